@@ -1,0 +1,11 @@
+from .attention import available as available
+from .attention import create as create
+from .model.artifact import load as load
+from .model.artifact import save as save
+from .model.graft import find_sites as find_sites
+from .model.graft import graft as graft
+from .model.graft import grafts as grafts
+from .model.graft import ungraft as ungraft
+from .model.hosts import host as host
+from .model.profile import profile as profile
+from .model.sparsify import sparsity as sparsity

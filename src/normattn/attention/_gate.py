@@ -1,0 +1,76 @@
+"""The one contract that every attention mechanism in this package obeys."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+class Gate(nn.Module, ABC):
+    """Multiplies a feature map by a gate computed from it: ``y = x · gate(x)``.
+
+    A mechanism writes ``__init__`` and ``gate``; the rest is shared and is not overridden.
+
+    Inside a half-precision model the gate is computed, and multiplied, in float32: near ½ the
+    steps of bfloat16 are 0.002 to 0.004 wide, and the published NAM's whole range at 256 channels
+    is smaller than three of them. Only the product is rounded to the input's type.
+
+    Shape:
+        x: ``(B, C, H, W)`` with ``C == channels``. y: the same, in x's dtype.
+    """
+
+    #: Where the mechanism's paper puts it: "blocks" or "stages" (see `normattn.graft`).
+    default_sites: ClassVar[str] = "blocks"
+    #: Whether the constructor needs ``size=(H, W)``; `normattn.graft` finds it by a dry run.
+    needs_size: ClassVar[bool] = False
+    #: Whether the paper's sparsity penalty (NAM, eq. 4) applies to `scales()`.
+    scales_penalised: ClassVar[bool] = False
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+            raise InputError(
+                f"{type(self).__name__}: expected channels to be an integer >= 1, got {channels!r}."
+            )
+        self.channels = channels
+
+    @abstractmethod
+    def gate(self, x: Tensor) -> Tensor:
+        """Return the gate, of any shape that broadcasts to ``x``."""
+
+    def scales(self) -> tuple[nn.Parameter, ...]:
+        """Return the learned scale factors (γ, λ) of the mechanism's own normalization."""
+        return ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise InputError(
+                f"{type(self).__name__}: expected an input of shape (B, {self.channels}, H, W), "
+                f"got {tuple(x.shape)}."
+            )
+        if not x.is_floating_point():
+            raise InputError(
+                f"{type(self).__name__}: expected a floating-point input, got {x.dtype}."
+            )
+        with torch.autocast(x.device.type, enabled=False):
+            # A float32 module sees float32, whatever autocast made of x; a module that was itself
+            # converted to half precision computes its convolutions there and its gate in float32.
+            parameter = next(self.parameters(), None)
+            wide = x if parameter is None else x.to(torch.promote_types(x.dtype, parameter.dtype))
+            return (x * self.gate(wide)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}"
+
+
+def sigmoid(logits: Tensor) -> Tensor:
+    """Return σ(logits), in float32 where the logits are of half precision."""
+    return torch.sigmoid(at_least_float32(logits))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return ``x``, widened to float32 where it is of half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,1 @@
+"""The workshop: everything that is done to a model, one verb a file."""
