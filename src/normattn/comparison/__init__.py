@@ -1,0 +1,1 @@
+"""What "fair" means: protocol, trials, statistics, report."""
