@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from .. import _files
 from ..errors import RunError
-from .protocol import Protocol
+from .protocol import Protocol, read_protocol, trial_folder
 
 Status = Literal["done", "failed", "partial", "missing"]
 
@@ -66,3 +66,84 @@ class RunRecords:
     def of(self, mechanism: str) -> tuple[TrialRecord, ...]:
         """Return the trials of one mechanism, by seed."""
         return tuple(trial for trial in self.trials if trial.mechanism == mechanism)
+
+
+def read_run(folder: Path | str) -> RunRecords:
+    """Read a run folder, also while it runs and after a crash; ``notes`` say what was not there.
+
+    Raises:
+        RunError: there is no protocol in ``folder``, or it cannot be read.
+    """
+    folder = Path(folder)
+    protocol = read_protocol(folder)
+    notes: list[str] = []
+    trials = tuple(
+        _read_trial(folder, mechanism, seed, notes)
+        for mechanism in protocol.mechanisms
+        for seed in protocol.seeds
+    )
+    missing = [trial.name for trial in trials if trial.status == "missing"]
+    if missing:
+        notes.append(f"Not begun: {'; '.join(missing)}.")
+    profile = _read_mapping(folder / "profile.json", "the profile", notes)
+    if profile is None and any(trial.status == "done" for trial in trials):
+        notes.append("No profile.json yet: costs are not shown.")
+    notes.extend((profile or {}).get("notes", ()))
+    return RunRecords(folder, protocol, trials, profile, tuple(notes))
+
+
+def _read_trial(folder: Path, mechanism: str, seed: int, notes: list[str]) -> TrialRecord:
+    place = trial_folder(folder, mechanism, seed)
+    name = f"{mechanism}, seed {seed}"
+    details = _read_mapping(place / "trial.json", name, notes) or {}
+    history = _read_lines(place / "history.jsonl", name, notes)
+    status: Status = "partial" if place.is_dir() else "missing"
+    metrics: Mapping[str, float | None] = {}
+    if details.get("status") == "failed":
+        status = "failed"
+    elif details.get("status") == "done":
+        metrics = details.get("metrics") or {}
+        status = "done"
+    return TrialRecord(
+        mechanism=mechanism,
+        seed=seed,
+        status=status,
+        metrics=metrics,
+        history=history,
+        job=details.get("job"),
+        reason=str(details.get("reason") or "no reason recorded") if status == "failed" else "",
+        attempts=len(_read_lines(place / "attempts.jsonl", name, notes)),
+        details=details,
+    )
+
+
+def _read_mapping(path: Path, what: str, notes: list[str]) -> dict[str, Any] | None:
+    """Read a JSON object; None if there is none, and None with a note if it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        content = _files.read_json(path)
+    except (RunError, OSError) as error:
+        notes.append(f"{what}: {path.name} cannot be read and is left out ({error}).")
+        return None
+    if not isinstance(content, dict):
+        notes.append(f"{what}: {path.name} holds no JSON object and is left out.")
+        return None
+    return content
+
+
+def _read_lines(path: Path, what: str, notes: list[str]) -> tuple[dict[str, Any], ...]:
+    """Read JSON lines; a line that a kill has torn is dropped, with a note."""
+    if not path.exists():
+        return ()
+    kept = []
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            entry = None
+        if isinstance(entry, dict):
+            kept.append(entry)
+        else:
+            notes.append(f"{what}: line {number} of {path.name} is damaged and was dropped.")
+    return tuple(kept)

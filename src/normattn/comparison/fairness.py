@@ -1,0 +1,137 @@
+"""What was not equal: the sentences that belong beside every table of a comparison."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..attention import MECHANISMS, Mechanism
+from .records import RunRecords, TrialRecord
+
+
+def inequalities(records: RunRecords) -> tuple[str, ...]:
+    """Return in sentences everything that a reader must know before believing the table."""
+    done = [trial for trial in records.trials if trial.status == "done"]
+    found = [
+        *_unfinished(records.trials),
+        *_sizes(done),
+        *_places(records),
+        *_penalty(records),
+        *_setting(done, "device", "devices", lambda t: t.details.get("device")),
+        *_setting(done, "commit", "commits of normattn", lambda t: t.details.get("commit")),
+        *_versions(done),
+        *_interrupted(done),
+        *_data(records, done),
+        *_epochs(done),
+    ]
+    return tuple(found)
+
+
+def _unfinished(trials: Sequence[TrialRecord]) -> Iterable[str]:
+    words = {"failed": "Failed", "partial": "Begun but not finished", "missing": "Not begun"}
+    for status, word in words.items():
+        names = [trial.name for trial in trials if trial.status == status]
+        if names:
+            yield f"{word}: {'; '.join(names)}. Means are over the finished trials only."
+
+
+def _sizes(done: Sequence[TrialRecord]) -> Iterable[str]:
+    sizes = {trial.mechanism: trial.details.get("parameters") for trial in done}
+    known = {name: size for name, size in sizes.items() if size is not None}
+    if len(set(known.values())) > 1:
+        small, large = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+        yield (
+            f"Parameters differ: from {known[small]:,} ({small}) to {known[large]:,} ({large}). "
+            "Part of a difference may be size alone."
+        )
+
+
+def _places(records: RunRecords) -> Iterable[str]:
+    if records.protocol.sites is not None:
+        return
+    by_sites: dict[str, list[str]] = defaultdict(list)
+    for label in records.protocol.mechanisms:
+        name = Mechanism.parse(label).name
+        if name != "none":
+            by_sites[_listed(MECHANISMS[name].default_sites)].append(label)
+    if len(by_sites) > 1:
+        groups = "; ".join(f"{', '.join(labels)} at {s}" for s, labels in by_sites.items())
+        yield f"Places differ, each mechanism standing where its paper puts it: {groups}."
+
+
+def _penalty(records: RunRecords) -> Iterable[str]:
+    recipe = records.protocol.recipe
+    if not recipe.sparsity or recipe.sparsity_on != "attention":
+        return
+    labels = records.protocol.mechanisms
+    hit = [name for name in labels if MECHANISMS[Mechanism.parse(name).name].scales_penalised]
+    if 0 < len(hit) < len(labels):
+        yield (
+            f"The sparsity penalty (p = {recipe.sparsity:g}) acts on {', '.join(hit)} only: "
+            "the others have no attention scales."
+        )
+
+
+def _setting(
+    done: Sequence[TrialRecord], what: str, plural: str, value: Callable[[TrialRecord], Any]
+) -> Iterable[str]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for trial in done:
+        groups[_listed(value(trial))].append(trial.name)
+    if len(groups) > 1:
+        most = max(groups, key=lambda key: len(groups[key]))
+        others = "; ".join(f"{v}: {', '.join(n)}" for v, n in groups.items() if v != most)
+        yield f"Trials ran with different {plural}: {most} for most, but {others}."
+
+
+def _versions(done: Sequence[TrialRecord]) -> Iterable[str]:
+    tools = dict.fromkeys(tool for t in done for tool in t.details.get("versions") or {})
+    for tool in tools:
+        yield from _setting(
+            done,
+            tool,
+            f"versions of {tool}",
+            lambda t, tool=tool: (t.details.get("versions") or {}).get(tool),
+        )
+
+
+def _interrupted(done: Sequence[TrialRecord]) -> Iterable[str]:
+    names = [t.name for t in done if t.attempts or t.details.get("resumed")]
+    if names:
+        yield (
+            f"Cut and resumed: {'; '.join(names)}. On the same software and device the result is "
+            "the same to the bit; their training times are not comparable."
+        )
+
+
+def _data(records: RunRecords, done: Sequence[TrialRecord]) -> Iterable[str]:
+    limit = records.protocol.train_limit
+    if limit is not None:
+        yield (
+            f"Trained on {limit:,} images only, balanced over the classes (train_limit): "
+            "the errors do not compare with those of published full trainings."
+        )
+    skipped = {name: _count((t.details.get("data") or {}).get("skipped")) for t in done for name in [t.name]}
+    if any(skipped.values()):
+        counts = sorted(set(skipped.values()))
+        yield (
+            f"Unreadable images were skipped: {' or '.join(f'{n:,}' for n in counts)} in each trial"
+            " (on_bad_image: skip)."
+        )
+
+
+def _epochs(done: Sequence[TrialRecord]) -> Iterable[str]:
+    if done:
+        yield (
+            "Errors are those of the last epoch. Each trial's best epoch, which papers often "
+            "report, is chosen on the validation images and so flatters; trial.json keeps both."
+        )
+
+
+def _listed(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _count(value: Any) -> int:
+    return len(value) if isinstance(value, list | tuple) else int(value or 0)
