@@ -52,7 +52,7 @@ class HostSpec:
         for option in self.options:
             if option in _NOT_ARCHITECTURE or option.startswith("pretrained"):
                 raise ConfigError(
-                    f"host: expected options of the architecture, got {option!r}. Choose weights by "
+                    f"host: expected options of the architecture, got {option!r}. Get weights by "
                     "pretrained=True and a name like 'resnet50.a1_in1k', or load them afterwards."
                 )
         # Lists for tuples, as JSON has them: a spec equals itself after a trip through a file.
