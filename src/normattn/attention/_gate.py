@@ -1,5 +1,6 @@
 """The one contract that every attention mechanism in this package obeys."""
 
+import contextlib
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -46,24 +47,49 @@ class Gate(nn.Module, ABC):
         return ()
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x)
+        with _no_autocast(x.device.type):
+            # A float32 module sees float32, whatever autocast made of x; a module that was itself
+            # converted to half precision computes its convolutions there and its gate in float32.
+            return (x * self.gate(x.to(self._dtype(x)))).to(x.dtype)
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse anything but a floating-point map of this module's channels."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise InputError(
                 f"{type(self).__name__}: expected an input of shape (B, {self.channels}, H, W), "
                 f"got {tuple(x.shape)}."
             )
+        if x.shape[2] * x.shape[3] == 0:
+            raise InputError(
+                f"{type(self).__name__}: expected a map of at least 1×1, got {tuple(x.shape)}."
+            )
         if not x.is_floating_point():
             raise InputError(
                 f"{type(self).__name__}: expected a floating-point input, got {x.dtype}."
             )
-        with torch.autocast(x.device.type, enabled=False):
-            # A float32 module sees float32, whatever autocast made of x; a module that was itself
-            # converted to half precision computes its convolutions there and its gate in float32.
-            parameter = next(self.parameters(), None)
-            wide = x if parameter is None else x.to(torch.promote_types(x.dtype, parameter.dtype))
-            return (x * self.gate(wide)).to(x.dtype)
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        """Return the parameters' type, which ``x`` can be widened to but not narrowed."""
+        parameter = next(self.parameters(), None)
+        if parameter is None or parameter.dtype == x.dtype:
+            return x.dtype
+        if torch.promote_types(x.dtype, parameter.dtype) != parameter.dtype:
+            raise InputError(
+                f"{type(self).__name__}: expected an input that its parameters' type "
+                f"({parameter.dtype}) can hold, got {x.dtype}. Convert either with .to(dtype=...)."
+            )
+        return parameter.dtype
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}"
+
+
+def _no_autocast(device_type: str) -> contextlib.AbstractContextManager[object]:
+    # Devices without autocast, such as "meta" in a dry run, refuse even to have it disabled.
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def sigmoid(logits: Tensor) -> Tensor:
