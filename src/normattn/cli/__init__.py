@@ -1,0 +1,54 @@
+"""The command line: one file a command, no logic in it beyond parsing, calling and showing.
+
+torch and everything that needs it is imported inside the commands, so that `normattn --help`
+answers at once.
+"""
+
+from typing import Annotated
+
+import typer
+
+from ._common import Commands
+from .compare import compare
+from .demo import demo
+from .evaluate import evaluate
+from .list import list_names
+from .profile import profile
+from .report import report
+from .train import train
+
+app = typer.Typer(
+    name="normattn",
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",  # paragraphs reflow, and brackets stay brackets
+    pretty_exceptions_enable=False,
+    help="Normalization-based attention for vision models: graft it, train it, and compare it on "
+    "equal terms.",
+    epilog="Start with: normattn demo",
+)
+for command in (demo, compare, train, evaluate, profile, report):
+    app.command()(command)
+app.command("list")(list_names)
+
+
+def main() -> None:
+    """Run the `normattn` command."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"normattn {version('normattn')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
