@@ -49,7 +49,7 @@ class HostSpec:
             raise ConfigError(f"host: expected num_classes to be an integer >= 1, got {count!r}.")
         if self.stem not in get_args(Stem):
             raise ConfigError(unknown("host", "stem", str(self.stem), get_args(Stem)))
-        for option in self.options:
+        for option in map(str, self.options):
             if option in _NOT_ARCHITECTURE or option.startswith("pretrained"):
                 raise ConfigError(
                     f"host: expected options of the architecture, got {option!r}. Get weights by "
@@ -167,7 +167,7 @@ def _not_built(spec: HostSpec, error: Exception) -> ConfigError:
 
 
 def _check_name(name: str) -> None:
-    if name in CIFAR_RESNETS:
+    if isinstance(name, str) and name in CIFAR_RESNETS:
         return
     if not isinstance(name, str) or not is_model(name):
         raise ConfigError(unknown("host", "host", str(name), host_names()))
