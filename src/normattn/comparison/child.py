@@ -69,7 +69,7 @@ class Child:
 
 
 def _follow(process: subprocess.Popen[str], tell: Progress) -> int:
-    """Pass on a process's events until it ends; whatever goes wrong here, it does not outlive us."""
+    """Pass on a process's events until it ends; whatever goes wrong here, it ends with us."""
     try:
         for line in process.stdout or ():
             tell(_event(line))
@@ -88,4 +88,4 @@ def _event(line: str) -> Mapping[str, Any]:
         event = json.loads(line)
     except json.JSONDecodeError:
         event = None
-    return event if isinstance(event, dict) else {"event": "note", "message": line.rstrip()}
+    return event if isinstance(event, dict) else {"event": "note", "text": line.rstrip()}

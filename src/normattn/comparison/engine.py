@@ -12,7 +12,7 @@ from ..training import Job
 from .child import Child, Progress
 from .costs import check, measure
 from .protocol import Protocol, trial_folder, write_protocol
-from .records import RunRecords, read_run
+from .records import RunRecords, TrialRecord, read_run, read_trial
 
 ATTEMPTS = 2  # a process that dies is started once more
 _TAIL = 20  # lines of the standard error that a failure keeps
@@ -60,7 +60,7 @@ def compare(
     with _files.folder_lock(folder), Child() as child:
         if (folder / "protocol.json").exists():
             write_protocol(protocol, folder)  # refuses another one before any work
-        if not _finished(protocol, folder):
+        if not all(_read(folder, job).status == "done" for job in protocol.jobs()):
             check(protocol, device)
         write_protocol(protocol, folder)
         jobs = list(protocol.jobs())
@@ -77,25 +77,25 @@ def _run_trial(
     job: Job, folder: Path, device: str, tell: Progress, command: Command, child: Child
 ) -> None:
     """Run one trial's process, once more if it dies, and record it if it has failed."""
-    place = trial_folder(folder, job.mechanism, job.seed)
-    if _is_done(place):
+    if _read(folder, job).status == "done":
         tell({"event": "skipped"})
         return
     tell({"event": "trial"})
-    _files.make_folder(place)
+    place = _files.make_folder(trial_folder(folder, job.mechanism, job.seed))
     for attempt in range(1, ATTEMPTS + 1):
         code = child.run(command(folder, job, device), place / "stderr.log", tell)
-        if code == 0 and _is_done(place):
+        if code == 0 and _read(folder, job).status == "done":
             return
         failure = _failure(code, place / "stderr.log")
         with (place / "attempts.jsonl").open("a") as file:
             file.write(json.dumps(failure) + "\n")
         if code == 2 or attempt == ATTEMPTS:  # 2: bad input, which would fail the same way again
-            record = {"status": "failed", "job": job.to_json(), **failure}
-            _files.write_json(place / "trial.json", record)
-            tell({"event": "failed", "reason": failure["reason"]})
-            return
+            break
         tell({"event": "retry", "reason": failure["reason"]})
+    known = {"resumed": 0, **_read(folder, job).details}  # what it had written of itself
+    record = known | {"status": "failed", "job": job.to_json()} | failure
+    _files.write_json(place / "trial.json", record)
+    tell({"event": "failed", "reason": failure["reason"]})
 
 
 def _failure(code: int, log: Path) -> dict[str, Any]:
@@ -113,18 +113,8 @@ def _failure(code: int, log: Path) -> dict[str, Any]:
     return {"reason": reason, "exit": code, "stderr": stderr}
 
 
-def _is_done(place: Path) -> bool:
-    path = place / "trial.json"
-    try:
-        content = _files.read_json(path) if path.exists() else None
-    except _files.RunError:  # damaged: the trial's own state decides what is run again
-        return False
-    return isinstance(content, dict) and content.get("status") == "done"
-
-
-def _finished(protocol: Protocol, folder: Path) -> bool:
-    jobs = protocol.jobs()
-    return all(_is_done(trial_folder(folder, job.mechanism, job.seed)) for job in jobs)
+def _read(folder: Path, job: Job) -> TrialRecord:
+    return read_trial(folder, job.mechanism, job.seed, [])
 
 
 def _marked(tell: Progress, identity: Mapping[str, Any]) -> Progress:

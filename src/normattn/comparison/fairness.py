@@ -1,7 +1,7 @@
 """What was not equal: the sentences that belong beside every table of a comparison."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..attention import MECHANISMS, Mechanism
@@ -16,8 +16,10 @@ def inequalities(records: RunRecords) -> tuple[str, ...]:
         *_sizes(done),
         *_places(records),
         *_penalty(records),
-        *_setting(done, "device", "devices", lambda t: t.details.get("device")),
-        *_setting(done, "commit", "commits of normattn", lambda t: t.details.get("commit")),
+        *_setting(done, "commits of normattn", ("commit",)),
+        *_setting(done, "devices", ("machine", "name")),
+        *_setting(done, "numbers of threads", ("machine", "threads")),
+        *_setting(done, "numbers of processes", ("processes",)),
         *_versions(done),
         *_interrupted(done),
         *_data(records, done),
@@ -52,7 +54,7 @@ def _places(records: RunRecords) -> Iterable[str]:
     for label in records.protocol.mechanisms:
         name = Mechanism.parse(label).name
         if name != "none":
-            by_sites[_listed(MECHANISMS[name].default_sites)].append(label)
+            by_sites[MECHANISMS[name].default_sites].append(label)
     if len(by_sites) > 1:
         groups = "; ".join(f"{', '.join(labels)} at {s}" for s, labels in by_sites.items())
         yield f"Places differ, each mechanism standing where its paper puts it: {groups}."
@@ -71,27 +73,23 @@ def _penalty(records: RunRecords) -> Iterable[str]:
         )
 
 
-def _setting(
-    done: Sequence[TrialRecord], what: str, plural: str, value: Callable[[TrialRecord], Any]
-) -> Iterable[str]:
+def _setting(done: Sequence[TrialRecord], plural: str, path: Sequence[str]) -> Iterable[str]:
+    """Compare what the records have at ``path``; most trials' value is named once."""
     groups: dict[str, list[str]] = defaultdict(list)
     for trial in done:
-        groups[_listed(value(trial))].append(trial.name)
+        value: Any = trial.details
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        groups["unknown" if value is None else str(value)].append(trial.name)
     if len(groups) > 1:
-        most = max(groups, key=lambda key: len(groups[key]))
-        others = "; ".join(f"{v}: {', '.join(n)}" for v, n in groups.items() if v != most)
-        yield f"Trials ran with different {plural}: {most} for most, but {others}."
+        most = max(groups, key=lambda value: len(groups[value]))
+        others = "; ".join(f"{v} for {', '.join(n)}" for v, n in groups.items() if v != most)
+        yield f"Trials ran with different {plural}: {most} for most, {others}."
 
 
 def _versions(done: Sequence[TrialRecord]) -> Iterable[str]:
-    tools = dict.fromkeys(tool for t in done for tool in t.details.get("versions") or {})
-    for tool in tools:
-        yield from _setting(
-            done,
-            tool,
-            f"versions of {tool}",
-            lambda t, tool=tool: (t.details.get("versions") or {}).get(tool),
-        )
+    for tool in dict.fromkeys(tool for t in done for tool in t.details.get("versions") or {}):
+        yield from _setting(done, f"versions of {tool}", ("versions", tool))
 
 
 def _interrupted(done: Sequence[TrialRecord]) -> Iterable[str]:
@@ -110,13 +108,13 @@ def _data(records: RunRecords, done: Sequence[TrialRecord]) -> Iterable[str]:
             f"Trained on {limit:,} images only, balanced over the classes (train_limit): "
             "the errors do not compare with those of published full trainings."
         )
-    skipped = {name: _count((t.details.get("data") or {}).get("skipped")) for t in done for name in [t.name]}
-    if any(skipped.values()):
-        counts = sorted(set(skipped.values()))
-        yield (
-            f"Unreadable images were skipped: {' or '.join(f'{n:,}' for n in counts)} in each trial"
-            " (on_bad_image: skip)."
-        )
+    counts = {len((trial.details.get("data") or {}).get("skipped") or ()) for trial in done}
+    if any(counts):
+        shown = " or ".join(f"{count:,}" for count in sorted(counts))
+        yield f"Unreadable images were left out: {shown} in each trial (on_bad_image: skip)."
+    prints = {(trial.details.get("data") or {}).get("fingerprint") for trial in done}
+    if len(prints) > 1:
+        yield "The data changed between trials: their fingerprints differ."
 
 
 def _epochs(done: Sequence[TrialRecord]) -> Iterable[str]:
@@ -125,13 +123,3 @@ def _epochs(done: Sequence[TrialRecord]) -> Iterable[str]:
             "Errors are those of the last epoch. Each trial's best epoch, which papers often "
             "report, is chosen on the validation images and so flatters; trial.json keeps both."
         )
-
-
-def _listed(value: Any) -> str:
-    if value is None:
-        return "unknown"
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _count(value: Any) -> int:
-    return len(value) if isinstance(value, list | tuple) else int(value or 0)

@@ -16,10 +16,11 @@ from .. import _files
 from ..attention import Mechanism
 from ..errors import ConfigError, RunError, unknown
 from ..training import Job, Recipe
+from ..training.identity import differences
 
 FORMAT = 1
 _FILE = "protocol.json"
-_UNSET = object()
+_REQUIRED = ("data", "host", "mechanisms", "seeds", "recipe")
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Protocol:
         """Return what one trial trains."""
         if mechanism not in self.mechanisms:
             raise RunError(unknown("Protocol", "mechanism", mechanism, self.mechanisms))
-        varied = {"mechanism": mechanism, "seed": seed}
-        return Job(**varied, **{f.name: getattr(self, f.name) for f in _held_equal()})
+        equal: dict[str, Any] = {f.name: getattr(self, f.name) for f in _held_equal()}
+        return Job(mechanism=mechanism, seed=seed, **equal)
 
     def jobs(self) -> Iterator[Job]:
         """Yield the trials seed by seed, so that a run cut short is balanced over mechanisms."""
@@ -107,22 +108,24 @@ class Protocol:
         for key in values:
             if key not in known:
                 raise RunError(unknown("Protocol", "key", key, known))
-        missing = [name for name in ("data", "host", "mechanisms", "seeds", "recipe") if name not in values]
+        missing = [key for key in _REQUIRED if key not in values]
         if missing:
-            raise RunError(f"Protocol: expected the keys {', '.join(missing)}, got none of them.")
-        values["recipe"] = Recipe.from_json(values["recipe"])
-        for name in ("mechanisms", "seeds"):
-            values[name] = tuple(values[name])
-        return cls(**values)
+            raise RunError(
+                f"Protocol: expected the keys {', '.join(_REQUIRED)}, got no {', '.join(missing)}. "
+                "Restore the file, or choose another folder."
+            )
+        try:
+            values["recipe"] = Recipe.from_json(values["recipe"])
+            return cls(**values)
+        except (TypeError, AttributeError) as error:  # a value of another kind altogether
+            raise RunError(
+                f"Protocol: expected values as compare writes them, got others ({error}). "
+                "Restore the file, or choose another folder."
+            ) from error
 
     def difference(self, other: Self) -> list[str]:
         """Return a line for each value that ``other`` has otherwise: ``recipe.epochs: 10 → 12``."""
-        ours, theirs = _flat(self.to_json()), _flat(other.to_json())
-        return [
-            f"{key}: {_shown(ours.get(key, _UNSET))} → {_shown(theirs.get(key, _UNSET))}"
-            for key in ours | theirs
-            if ours.get(key, _UNSET) != theirs.get(key, _UNSET)
-        ]
+        return list(differences(self.to_json(), other.to_json()))
 
 
 def read_protocol(folder: Path) -> Protocol:
@@ -186,17 +189,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
-
-
-def _shown(value: Any) -> str:
-    if value is _UNSET:
-        return "not set"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -61,7 +61,7 @@ class RunRecords:
     protocol: Protocol
     trials: tuple[TrialRecord, ...]
     profile: Mapping[str, Any] | None = None
-    notes: tuple[str, ...] = ()  # what was missing or unreadable
+    notes: tuple[str, ...] = ()  # what was unreadable or not measured
 
     def of(self, mechanism: str) -> tuple[TrialRecord, ...]:
         """Return the trials of one mechanism, by seed."""
@@ -78,13 +78,10 @@ def read_run(folder: Path | str) -> RunRecords:
     protocol = read_protocol(folder)
     notes: list[str] = []
     trials = tuple(
-        _read_trial(folder, mechanism, seed, notes)
+        read_trial(folder, mechanism, seed, notes)
         for mechanism in protocol.mechanisms
         for seed in protocol.seeds
     )
-    missing = [trial.name for trial in trials if trial.status == "missing"]
-    if missing:
-        notes.append(f"Not begun: {'; '.join(missing)}.")
     profile = _read_mapping(folder / "profile.json", "the profile", notes)
     if profile is None and any(trial.status == "done" for trial in trials):
         notes.append("No profile.json yet: costs are not shown.")
@@ -92,28 +89,36 @@ def read_run(folder: Path | str) -> RunRecords:
     return RunRecords(folder, protocol, trials, profile, tuple(notes))
 
 
-def _read_trial(folder: Path, mechanism: str, seed: int, notes: list[str]) -> TrialRecord:
+def read_trial(folder: Path, mechanism: str, seed: int, notes: list[str]) -> TrialRecord:
+    """Read one trial of the run in ``folder``; what is damaged goes to ``notes``."""
     place = trial_folder(folder, mechanism, seed)
     name = f"{mechanism}, seed {seed}"
     details = _read_mapping(place / "trial.json", name, notes) or {}
-    history = _read_lines(place / "history.jsonl", name, notes)
     status: Status = "partial" if place.is_dir() else "missing"
     metrics: Mapping[str, float | None] = {}
     if details.get("status") == "failed":
         status = "failed"
     elif details.get("status") == "done":
-        metrics = details.get("metrics") or {}
-        status = "done"
+        if _are_metrics(details.get("metrics")):
+            status, metrics = "done", details["metrics"]
+        else:
+            notes.append(f"{name}: trial.json says done but holds no metrics; not counted.")
     return TrialRecord(
         mechanism=mechanism,
         seed=seed,
         status=status,
         metrics=metrics,
-        history=history,
+        history=_read_lines(place / "history.jsonl", name, notes),
         job=details.get("job"),
         reason=str(details.get("reason") or "no reason recorded") if status == "failed" else "",
         attempts=len(_read_lines(place / "attempts.jsonl", name, notes)),
         details=details,
+    )
+
+
+def _are_metrics(content: object) -> bool:
+    return isinstance(content, dict) and all(
+        value is None or isinstance(value, int | float) for value in content.values()
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from .fairness import inequalities
 from .records import RunRecords, TrialRecord
@@ -108,7 +108,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     if n == 1:
         return Estimate(1, mean, None, None, None)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * std / math.sqrt(n)
+    half = float(special.stdtrit(n - 1, 1 - ALPHA / 2)) * std / math.sqrt(n)
     return Estimate(n, mean, std, mean - half, mean + half)
 
 
@@ -127,9 +127,7 @@ def paired_difference(
         )
     differences = [errors[seed] - base_errors[seed] for seed in seeds]
     center = estimate(differences)
-    undefined = PairedDifference(
-        baseline, center.n, seeds, center.mean, None, None, None, None, ""
-    )
+    undefined = PairedDifference(baseline, center.n, seeds, center.mean, None, None, None, None, "")
     if center.std is None:
         return replace(undefined, verdict="one seed: no verdict")
     if not any(differences):
@@ -139,7 +137,7 @@ def paired_difference(
         verdict = "the same difference with every seed: the t-test is undefined, no verdict"
         return replace(undefined, verdict=verdict)
     t = center.mean / (center.std / math.sqrt(center.n))
-    p = 2 * float(stats.t.sf(abs(t), center.n - 1))
+    p = 2 * float(special.stdtr(center.n - 1, -abs(t)))
     return replace(undefined, low=center.low, high=center.high, p=p)
 
 
@@ -195,17 +193,18 @@ def _row(
     values = {metric: list(_values(trials, metric).values()) for metric in METRICS}
     profile = records.profile or {}
     counts = profile.get("mechanisms", {}).get(mechanism, {})
-    latency = profile.get("latency", {})
+    timed = profile.get("latency", {}).items()
+    trained = next((t.details["parameters"] for t in trials if "parameters" in t.details), None)
     return Row(
         mechanism=mechanism,
         planned=len(trials),
         seeds=tuple(errors),
         metrics={metric: estimate(found) if found else None for metric, found in values.items()},
         differences={b: family[mechanism] for b, family in families.items() if mechanism in family},
-        parameters=counts.get("parameters"),
+        parameters=counts.get("parameters") or trained,
         macs=counts.get("macs"),
         paper_macs=counts.get("paper_macs"),
-        latency={int(b): one[mechanism]["median"] for b, one in latency.items() if mechanism in one},
+        latency={int(batch): of[mechanism]["median"] for batch, of in timed if mechanism in of},
         failed=tuple((t.seed, t.reason) for t in trials if t.status == "failed"),
     )
 
