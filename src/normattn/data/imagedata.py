@@ -13,7 +13,7 @@ from .augment import AUGMENTS
 from .splits import LazySplit, MemorySplit, Split
 
 _SAMPLE = 1024  # training images that mean and std of a lazy split are estimated from
-_CHUNK = 1024
+_CHUNK = 128
 
 
 @dataclass(frozen=True, eq=False)

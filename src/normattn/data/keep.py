@@ -32,6 +32,8 @@ def keep(spec: str, source: Source, image_size: int | None) -> tuple[Split, Spli
     elif image_size <= SMALL:
         decoded = [_decode_all(rows, mode, image_size) for rows in splits]
     if decoded is None:
+        for rows in splits:
+            _check_headers(rows)
         train, val = (LazySplit(rows, image_size or _LARGE, mode) for rows in splits)
         return train, val
     small_train, small_val = (
@@ -55,6 +57,16 @@ def _decode_as_found(splits: tuple[Rows, Rows], mode: str) -> list[list[Tensor]]
     return decoded
 
 
+def _check_headers(rows: Rows) -> None:
+    """Find now what would stop the training later: files that are empty, huge or no images."""
+
+    def check(row: int) -> None:
+        read_size(lambda: rows.open(row), rows.name(row))
+
+    for _ in _map(check, len(rows)):
+        pass
+
+
 def _check_one_size(spec: str, splits: tuple[Rows, Rows], decoded: list[list[Tensor]]) -> None:
     expected = decoded[0][0].shape
     for rows, images in zip(splits, decoded, strict=True):
@@ -75,7 +87,7 @@ def _decode_all(rows: Rows, mode: str, size: int | None) -> list[Tensor]:
         image = rows.decode(row, mode)
         return pixels(image if size is None else fit(image, size))
 
-    return list(_map(one, len(rows)))
+    return [one(row) for row in range(len(rows))]  # so small that threads would only queue
 
 
 def _map(task: Callable[[int], _T], count: int) -> Iterator[_T]:

@@ -46,13 +46,9 @@ def uniforms(indices: Tensor, draws: int, *parts: int | str) -> NDArray[np.float
     Row i depends on ``parts`` and ``indices[i]`` alone. The generator is SplitMix64 (Steele, Lea,
     Flood, OOPSLA 2014) used as a counter, which numpy evaluates for a whole batch at once.
     """
-    counters: NDArray[np.uint64] = indices.numpy().astype(np.uint64)[:, None] * np.uint64(draws)
-    counters = counters + np.arange(draws, dtype=np.uint64)
-    state: NDArray[np.uint64] = np.uint64(key(*parts)) + (counters + np.uint64(1)) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
+    counters = (indices.numpy()[:, None] * draws + np.arange(1, draws + 1)).astype(np.uint64)
+    state = np.uint64(key(*parts)) + counters * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     bits = (state ^ (state >> np.uint64(31))) >> np.uint64(11)
-    numbers: NDArray[np.float64] = bits.astype(np.float64) * 2.0**-53
-    return numbers
+    return bits.astype(np.float64) * 2.0**-53

@@ -100,16 +100,30 @@ def _parquet(place: str, options: dict[str, str]) -> Source:
     return open_parquet(Path(place).expanduser(), **options)
 
 
+def _folder(place: str, options: dict[str, str]) -> Source:
+    from .folder import open_folder
+
+    return open_folder(Path(place).expanduser())
+
+
+def _timm(place: str, options: dict[str, str]) -> Source:
+    from .timm_datasets import open_timm
+
+    return open_timm(place, **options)
+
+
 # Each source imports what it reads with, which can take a second, only when it is asked for.
 SOURCES: dict[str, Callable[[str, dict[str, str]], Source]] = {
     "digits": _digits,
     "parquet": _parquet,
+    "folder": _folder,
+    "timm": _timm,
 }
 SOURCE_OPTIONS: dict[str, tuple[str, ...]] = {
     "digits": (),
     "parquet": ("image", "label"),
     "folder": (),
-    "timm": ("root", "train", "val"),
+    "timm": ("root", "train", "val", "download"),
 }
 
 

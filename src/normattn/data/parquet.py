@@ -26,7 +26,7 @@ _EVALUATION = ("validation", "valid", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)
-class _Encoded:
+class Encoded:
     """The encoded images of some shards, held in memory and shared with forked workers."""
 
     content: pa.ChunkedArray
@@ -34,13 +34,16 @@ class _Encoded:
     starts: NDArray[np.int64]
 
     def name(self, position: int) -> str:
+        """Return the shard and the row in it."""
         shard = int(np.searchsorted(self.starts, position, side="right")) - 1
         return f"{self.shards[shard]} row {position - int(self.starts[shard])}"
 
     def open(self, position: int) -> Image.Image:
+        """Read the header."""
         return Image.open(io.BytesIO(self.content[position].as_py()))
 
     def stamp(self, position: int) -> str:
+        """Return the position and the length in bytes."""
         return f"{position}:{len(self.content[position].as_py())}"
 
 
@@ -147,7 +150,7 @@ def _read_split(
         raise DataError(f"{shards[0]}: expected images, got a split with no rows.")
     values = np.concatenate(labels)
     classes = columns.classes or classes or _name_classes(values)
-    pictures = _Encoded(
+    pictures = Encoded(
         pa.chunked_array(content), tuple(map(str, shards)), np.asarray(starts[:-1], dtype=np.int64)
     )
     numbers = _to_numbers(values, classes, pictures)
@@ -180,7 +183,7 @@ def _read_shard(shard: Path, columns: _Columns) -> tuple[pa.ChunkedArray, NDArra
 
 
 def _to_numbers(
-    values: NDArray[Any], classes: tuple[str, ...], pictures: _Encoded
+    values: NDArray[Any], classes: tuple[str, ...], pictures: Encoded
 ) -> NDArray[np.int64]:
     if values.dtype.kind in "iu":
         numbers = values.astype(np.int64)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..errors import DataError
 from . import keyed
 from .decode import decode
 
@@ -102,6 +103,33 @@ def class_rounds(labels: NDArray[np.int64], *parts: int | str) -> NDArray[np.int
     order = np.lexsort((turn[compact[by_class]], rounds))
     chosen: NDArray[np.int64] = shuffled[by_class[order]]
     return chosen
+
+
+def check_same_classes(who: str, train: tuple[str, ...], val: tuple[str, ...]) -> None:
+    """Raise DataError, naming the classes, unless both splits have the same ones in one order."""
+    if train == val:
+        return
+    only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
+    parts = [
+        f"{', '.join(map(repr, names[:10]))}{', ...' if len(names) > 10 else ''} only in {split}"
+        for split, names in (("train", only_train), ("val", only_val))
+        if names
+    ]
+    raise DataError(
+        f"{who}: expected the same classes in both splits, got "
+        f"{' and '.join(parts) or 'another order'}. Rename or complete them."
+    )
+
+
+def check_labels(who: str, rows: Rows, count: int) -> None:
+    """Raise DataError, naming the first wrong row, unless all labels are below ``count``."""
+    wrong = np.flatnonzero((rows.labels < 0) | (rows.labels >= count))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"{who}: expected labels from 0 to {count - 1}, got {rows.labels[row]} at "
+            f"{rows.name(row)}. Correct the label."
+        )
 
 
 def to_tensor(labels: NDArray[np.int64]) -> torch.Tensor:

@@ -118,7 +118,7 @@ class LazySplit:
             names = ", ".join(self.rows.name(row) for row in slots.tolist() if row >= 0)
             raise Fault(
                 f"LazySplit: expected worker processes to survive, got {error} while reading "
-                f"{names or 'no image'}. Check these files, or the machine's memory."
+                f"{names or 'no image'}. Check these files, or the machine's memory (/dev/shm too)."
             ) from error
 
 
