@@ -1,0 +1,96 @@
+"""What a training leaves behind: a record an epoch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..attention import Gate
+from ..model.sparsify import scale_factors
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch. Errors are in percent, times in seconds of wall clock; ``epoch`` counts from 1.
+
+    ``seconds`` is the training part, ``seconds_compute`` what of it went into forward, backward
+    and optimizer; evaluation is apart. ``penalty`` is p·Σ|scale| at the end of the epoch, 0 where
+    there is nothing to penalise. ``scales`` describes |scale| of the gates (``attention``) and of
+    the host (``norms``), see `scale_statistics`.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    train_top1_error: float
+    penalty: float
+    loss: float | None
+    top1_error: float
+    top5_error: float | None
+    images_per_second: float
+    seconds: float
+    seconds_compute: float
+    seconds_evaluation: float
+    scales: Mapping[str, Mapping[str, float] | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record in plain containers."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class History:
+    """The epochs of a training, in order. The last one is what is reported."""
+
+    epochs: tuple[EpochRecord, ...]
+
+    @property
+    def last(self) -> EpochRecord:
+        """The last epoch."""
+        return self.epochs[-1]
+
+    @property
+    def best(self) -> EpochRecord:
+        """The epoch with the lowest top-1 error on the evaluation images, the first of several.
+
+        The papers' scripts report this one. It is chosen by the images it is judged on, so it is
+        kept beside the last epoch's figures and never in their place.
+        """
+        return min(self.epochs, key=lambda record: record.top1_error)
+
+    def to_lines(self) -> str:
+        """Return a JSON object a line."""
+        return "".join(json.dumps(record.to_json()) + "\n" for record in self.epochs)
+
+
+def scale_statistics(model: nn.Module) -> dict[str, dict[str, float] | None]:
+    """Describe |scale| of gates and norms: ``mean``, ``min``, ``max``, ``cv``, ``below_1e-3``.
+
+    ``cv`` is the deviation within a layer over that layer's mean, averaged over layers: what is
+    left of it when a mechanism shares out importance inside a layer. ``below_1e-3`` is the
+    fraction of scales that small. None where there are no scales.
+    """
+    gates = [module for module in model.modules() if isinstance(module, Gate)]
+    attention = {id(scale): scale for gate in gates for scale in gate.scales()}  # each once
+    norms = [scale for _, scale in scale_factors(model, "norms")]
+    return {"attention": _describe(list(attention.values())), "norms": _describe(norms)}
+
+
+def _describe(scales: list[nn.Parameter]) -> dict[str, float] | None:
+    if not scales:
+        return None
+    layers = [scale.detach().flatten().abs().double().cpu() for scale in scales]
+    together = torch.cat(layers)
+    tiny = torch.finfo(torch.float64).tiny
+    spread = [layer.std(correction=0) / layer.mean().clamp_min(tiny) for layer in layers]
+    return {
+        "mean": float(together.mean()),
+        "min": float(together.min()),
+        "max": float(together.max()),
+        "cv": float(torch.stack(spread).mean()),
+        "below_1e-3": float((together < 1e-3).double().mean()),
+    }

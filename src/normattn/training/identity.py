@@ -1,0 +1,49 @@
+"""Whether a saved state belongs to the training that wants to go on from it."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..data import ImageData
+from ..errors import RunError
+from ..model.graft import grafts
+from .recipes import Recipe
+
+_SHOWN = 10
+
+
+def describe(model: nn.Module, data: ImageData, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Return what makes a training this one and no other, in plain containers."""
+    facts = data.describe()
+    return {
+        "recipe": recipe.to_json(),
+        "seed": seed,
+        # By content, not by place: a data folder may move between two parts of a training.
+        "data": {name: facts[name] for name in ("fingerprint", "train", "val", "mean", "std")},
+        "grafts": [graft.site for graft in grafts(model)],
+        "weights": {name: "×".join(map(str, p.shape)) for name, p in model.state_dict().items()},
+    }
+
+
+def require_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    """Raise RunError with the differences, if there are any."""
+    lines = list(differences(saved, wanted))
+    if lines:
+        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise RunError(
+            f"{folder}: expected the training that the folder was made for, got another one "
+            f"({'; '.join(lines[:_SHOWN])}{more}). Choose another folder, or repeat the first "
+            "settings."
+        )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    """Yield a line for each value that differs: ``recipe.epochs: 10 → 12``."""
+    for name in sorted(set(old) | set(new)):
+        before, after = old.get(name, "not set"), new.get(name, "not set")
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            yield f"{prefix}{name}: {before} → {after}"

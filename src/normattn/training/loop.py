@@ -1,0 +1,298 @@
+"""The training loop: plain torch, resumable to the same bit.
+
+Everything random is a function of (seed, epoch, sample) or (seed, step, rank), see `data/keyed.py`,
+and the learning rate is one of the step; so the state of a training is its tensors and its place.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import _files
+from ..data import ImageData, steps_per_epoch, train_batches
+from ..errors import Fault
+from ..model.graft import grafts
+from . import checkpoint
+from .distributed import Ranks, joined
+from .evaluate import Metrics, evaluate
+from .history import EpochRecord, History, scale_statistics
+from .identity import describe, require_same
+from .recipes import Recipe
+from .signals import Interrupted, Stop, listening
+from .step import Place, Stepper, own_randomness
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+def fit(
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    seed: int,
+    folder: Path | str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    save_every: float = 300.0,
+) -> History:
+    """Train ``model`` in place, or go on where ``folder`` says that it stopped.
+
+    A training that was killed and resumed ends with the bits of one that was not, given the same
+    software, kind of device and number of processes. Under ``torchrun`` every process takes its
+    share of each batch and the first one writes; norms then keep the first one's statistics. With
+    ``recipe.ema`` the averaged weights are evaluated, and stand in ``model`` at the end.
+
+    Args:
+        model: A classifier, attention grafted.
+        data: The images.
+        recipe: How to train.
+        seed: Of order, augmentation and dropout; initial weights are the caller's.
+        folder: Where ``state.pt`` and ``history.jsonl`` go; without it nothing is saved and
+            signals act as usual.
+        device: ``auto``, ``cpu``, ``cuda``.
+        progress: Takes ``{"event": "step"|"evaluate"|"epoch"|"note", ...}``.
+        save_every: Seconds between two saves inside an epoch; each epoch's end is saved anyway.
+
+    Raises:
+        ConfigError: the recipe does not fit the data or the model.
+        RunError: the folder cannot be written, or holds another training (the difference is shown).
+        Fault: the loss or a weight is no finite number; the last good state is kept.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(joined(device))
+        stack.enter_context(own_randomness(ranks.device))
+        stop = stack.enter_context(listening()) if folder is not None else Stop()
+        saver = _Saver(Path(folder), save_every, ranks) if folder is not None else None
+        tell = progress if progress and ranks.first else _ignore
+        return _Loop(model, data, recipe, seed, ranks, saver, tell, stop).run()
+
+
+class _Saver:
+    """Where and how often the state is saved; the first process alone writes."""
+
+    def __init__(self, folder: Path, every: float, ranks: Ranks) -> None:
+        self.folder, self.every, self.ranks = folder, every, ranks
+        self._last = time.monotonic()
+        if ranks.first:
+            _files.make_folder(folder)
+        ranks.wait()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last save is long enough ago."""
+        return time.monotonic() - self._last >= self.every
+
+    def save(self, state: dict[str, Any], history: History) -> None:
+        """Write the state, then the records that follow from it."""
+        if self.ranks.first:
+            checkpoint.write_state(self.folder, state)
+            _files.write_text(self.folder / "history.jsonl", history.to_lines())
+        self._last = time.monotonic()
+
+
+class _Loop:
+    """A training under way."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: ImageData,
+        recipe: Recipe,
+        seed: int,
+        ranks: Ranks,
+        saver: _Saver | None,
+        tell: Progress,
+        stop: Stop,
+    ) -> None:
+        self.data, self.recipe, self.seed, self.ranks = data, recipe, seed, ranks
+        self.saver, self.tell, self.stop = saver, tell, stop
+        self.augment = data.default_augment if recipe.augment == "default" else recipe.augment
+        self.batches = steps_per_epoch(data.train, recipe.batch_size)
+        self.identity = describe(model, data, recipe, seed)
+        self.stepper = Stepper(model, data, recipe, seed, ranks, self.batches)
+        self.place = Place()
+        self.history = History(())
+
+    def run(self) -> History:
+        """Resume if there is something to resume, and train to the end."""
+        self._require_grafts()
+        if not self._resume():
+            self._introduce()
+        while self.place.epoch < self.recipe.epochs:
+            self._train_epoch()
+            self._finish_epoch()
+        if self.stepper.ema:
+            self.stepper.model.load_state_dict(self.stepper.judged.state_dict())
+        return self.history
+
+    def _train_epoch(self) -> None:
+        place, last = self.place, time.perf_counter()
+        for batch in train_batches(
+            self.data.train,
+            batch_size=self.recipe.batch_size,
+            seed=self.seed,
+            epoch=place.epoch,
+            augment=self.augment,
+            start=place.batch,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+        ):
+            self.stepper.take(batch, place)
+            now = time.perf_counter()
+            self._tell_step(now - last)
+            place.seconds += now - last
+            last = now
+            self._stop_if_asked()
+            if self.saver and self.saver.due:
+                self._save()
+
+    def _finish_epoch(self) -> None:
+        started = time.perf_counter()
+        metrics = self._evaluate()
+        record = self._record(metrics, time.perf_counter() - started)
+        self.history = History((*self.history.epochs, record))
+        self.place = Place(epoch=self.place.epoch + 1, step=self.place.step)
+        self._save()
+        self.tell({"event": "epoch", "epochs": self.recipe.epochs, **record.to_json()})
+        self._stop_if_asked(save=False)
+
+    def _evaluate(self) -> Metrics:
+        judged = self.stepper.judged
+        self.ranks.share_buffers(judged)
+
+        def watch(event: Mapping[str, Any]) -> None:
+            # Processes may evaluate different numbers of batches, so only one alone can stop here.
+            if self.ranks.world == 1:
+                self._stop_if_asked()
+            self.tell({**event, "epoch": self.place.epoch + 1})
+
+        metrics = evaluate(
+            judged,
+            self.data,
+            device=str(self.ranks.device),
+            precision=self.recipe.precision,
+            channels_last=self.recipe.channels_last,
+            progress=watch,
+        )
+        if metrics.loss is None:
+            self._note(f"Epoch {self.place.epoch + 1}: the evaluation loss is not finite.")
+        return metrics
+
+    def _record(self, metrics: Metrics, seconds_evaluation: float) -> EpochRecord:
+        place, images = self.place, self.batches * self.recipe.batch_size
+        loss, wrong = self.ranks.total(place.loss, place.wrong)
+        return EpochRecord(
+            epoch=place.epoch + 1,
+            step=place.step,
+            lr=self.stepper.lr,
+            train_loss=loss / self.ranks.world / self.batches,
+            train_top1_error=100 * wrong / images,
+            penalty=self.stepper.penalty(),
+            loss=metrics.loss,
+            top1_error=metrics.top1_error,
+            top5_error=metrics.top5_error,
+            images_per_second=images / place.seconds,
+            seconds=place.seconds,
+            seconds_compute=place.seconds_compute,
+            seconds_evaluation=seconds_evaluation,
+            scales=scale_statistics(self.stepper.model),
+        )
+
+    def _stop_if_asked(self, *, save: bool = True) -> None:
+        """Save and leave when a signal came to any process."""
+        number = self.ranks.largest(self.stop.signal)[0]
+        if not number:
+            return
+        if save:
+            self._save()
+        raise Interrupted(number)
+
+    def _save(self) -> None:
+        if self.saver:
+            state = {
+                "identity": self.identity,
+                "world": self.ranks.world,
+                "place": asdict(self.place),
+                "history": [record.to_json() for record in self.history.epochs],
+            }
+            self.saver.save({**state, **self.stepper.state()}, self.history)
+
+    def _resume(self) -> bool:
+        """Go back to the saved state; return whether there was one."""
+        if self.saver is None:
+            return False
+        state = checkpoint.read_state(self.saver.folder, self._note)
+        self.ranks.wait()
+        if state is None:
+            return False
+        require_same(state["identity"], self.identity, self.saver.folder)
+        self.place = Place(**state["place"])
+        self.history = History(tuple(EpochRecord(**record) for record in state["history"]))
+        self.stepper.load(state)
+        done = f"{self.place.epoch} of {self.recipe.epochs} epochs and {self.place.batch} batches"
+        self._note(f"Resumed after {done}.")
+        if state["world"] != self.ranks.world:
+            self._note(
+                f"Resumed with {self.ranks.world} processes after {state['world']}: the same "
+                "batches, but not the same bits, since norms see other parts of them."
+            )
+        return True
+
+    def _introduce(self) -> None:
+        """Say what this training leaves out."""
+        dropped = len(self.data.train) % self.recipe.batch_size
+        if dropped:
+            self._note(
+                f"{dropped} of {len(self.data.train)} training images, others each epoch, are "
+                f"left out: they fill no batch of {self.recipe.batch_size}."
+            )
+        if len(self.data.classes) < 6:
+            self._note(f"No top-5 error: there are {len(self.data.classes)} classes.")
+        if self.recipe.sparsity and not self.stepper.penalised:
+            self._note(
+                "No sparsity penalty: the model has no scales that "
+                f"sparsity_on={self.recipe.sparsity_on!r} would penalise."
+            )
+        if self.ranks.world > 1:
+            self._note(
+                f"{self.ranks.world} processes: norms see a part of each batch, and those of the "
+                "first process are kept."
+            )
+
+    def _require_grafts(self) -> None:
+        """Fail if a conversion or a copy lost attention: the figures would be another model's."""
+        for model in (self.stepper.model, self.stepper.judged):
+            found = [graft.site for graft in grafts(model)]
+            if found != self.identity["grafts"]:
+                raise Fault(
+                    f"training: expected attention at {self.identity['grafts']}, got {found}."
+                )
+
+    def _tell_step(self, seconds: float) -> None:
+        place = self.place
+        self.tell(
+            {
+                "event": "step",
+                "epoch": place.epoch + 1,
+                "epochs": self.recipe.epochs,
+                "batch": place.batch,
+                "batches": self.batches,
+                "step": place.step,
+                "loss": place.loss / place.batch,
+                "lr": self.stepper.lr,
+                "images_per_second": self.recipe.batch_size / seconds,
+            }
+        )
+
+    def _note(self, text: str) -> None:
+        self.tell({"event": "note", "text": text})
+
+
+def _ignore(event: Mapping[str, Any]) -> None:
+    """Take an event that nobody asked for."""
