@@ -2,17 +2,22 @@
 
 import contextlib
 import json
+import math
+import os
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 from ..errors import InputError
+
+SMALL = 64  # pixels; up to this side the CIFAR stem is the usual one
 
 
 class Commands(TyperGroup):
@@ -61,23 +66,60 @@ def resumable(ctx: typer.Context) -> Iterator[None]:
 
 
 def out() -> Console:
-    """Return the console for results; made anew, for stdout may be redirected at any time."""
-    return Console()
+    """Return the console for results; under torchrun the first process alone has one."""
+    return Console(quiet=not _first())
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """Print one JSON object on a line of its own."""
+    if _first():
+        typer.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
 
 
 def complain(message: str) -> None:
-    """Say on stderr, in red, what the user can mend."""
+    """Say on stderr, in red, what went wrong."""
     Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
 
 
 def note(message: str) -> None:
     """Say on stderr, in yellow, what the user should know."""
-    Console(stderr=True).print(Text(f"Note: {message}", style="yellow"), soft_wrap=True)
+    console = Console(stderr=True, quiet=not _first())
+    console.print(Text(f"Note: {message}", style="yellow"), soft_wrap=True)
 
 
-def print_json(record: dict[str, Any]) -> None:
-    """Print one JSON object on a line of its own."""
-    typer.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
+def suggest_stem(host: str, stem: str, data: str, image_size: int | None) -> None:
+    """Say where the CIFAR stem would suit: ImageNet's throws away most of a small image."""
+    from ..model.cifar_resnet import CIFAR_RESNETS
+
+    has_both = host.startswith(("resnet", "resnext", "mobilenetv2")) and host not in CIFAR_RESNETS
+    if stem != "imagenet" or not has_both:
+        return
+    from ..data import open_data
+
+    size = (image_size,) if image_size else open_data(data, train_limit=1).size
+    if max(size) <= SMALL:
+        note(
+            f"{host} has ImageNet's stem, which shrinks images of {max(size)} px to "
+            f"{math.ceil(max(size) / 4)} px at once. For small images use --stem cifar."
+        )
+
+
+def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return errors and losses, a line a model."""
+    view = Table()
+    view.add_column("Model")
+    for heading in ("Top-1 error (%)", "Top-5 error (%)", "Loss"):
+        view.add_column(heading, justify="right")
+    for label, metrics in results.items():
+        values = [metrics.get(key) for key in ("top1_error", "top5_error", "loss")]
+        forms = ("{:.2f}", "{:.2f}", "{:.4f}")
+        cells = ["–" if v is None else f.format(v) for v, f in zip(values, forms, strict=True)]
+        view.add_row(Text(label), *cells)
+    return view
+
+
+def _first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Terminated(BaseException):

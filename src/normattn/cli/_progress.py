@@ -36,34 +36,50 @@ def display(json: bool) -> Iterator[Callable[[Event], None]]:
 
 
 class _Bars:
-    """Two bars: the trials of a comparison, and the steps of the training that runs."""
+    """Two bars: the trials of a comparison, and the training or evaluation that runs."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
-        self._run: TaskID | None = None
-        self._job: TaskID | None = None
+        self._trials: TaskID | None = None
+        self._work: TaskID | None = None
 
     def __call__(self, event: Event) -> None:
         if "trials" in event:
-            if self._run is None:
-                self._run = self._bars.add_task("trials", total=event["trials"], detail="")
-            finished = event["event"] in ("done", "skipped", "failed")
-            done = event["trial"] - (0 if finished else 1)
-            self._bars.update(self._run, completed=done, detail=f"{done} of {event['trials']}")
-        if event["event"] == "step":
-            self._step(event)
-        elif event["event"] != "evaluate":
+            self._show_trials(event)
+        if event["event"] in ("step", "evaluate"):
+            self._show_work(event)
+        else:
             _print_line(self._bars.console, event)
 
-    def _step(self, event: Event) -> None:
-        if self._job is None:
-            self._job = self._bars.add_task("", detail="")
+    def _show_trials(self, event: Event) -> None:
+        if self._trials is None:
+            self._trials = self._bars.add_task("trials", total=event["trials"], detail="")
+        ended = event["event"] in ("done", "skipped", "failed")
+        finished = event["trial"] - (0 if ended else 1)
+        detail = f"{finished} of {event['trials']}"
+        self._bars.update(self._trials, completed=finished, detail=detail)
+
+    def _show_work(self, event: Event) -> None:
+        if self._work is None:
+            self._work = self._bars.add_task("", detail="")
+        done, total = event["batch"], event["batches"]
+        words = [_who(event) or "training"]
+        detail = "evaluating"
+        if event["event"] == "step":
+            done, total = done + (event["epoch"] - 1) * total, total * event["epochs"]
+            detail = f"epoch {event['epoch']} of {event['epochs']}, loss {event['loss']:.3f}"
+            detail += f", {event['images_per_second']:,.0f} images/s"
+        elif "epoch" in event:  # the evaluation after an epoch leaves the training's bar in place
+            self._bars.update(self._work, detail=f"epoch {event['epoch']}, evaluating")
+            return
+        else:
+            words = ["evaluation"]
         self._bars.update(
-            self._job,
-            description=escape(_who(event)) or "training",
-            completed=event["step"],
-            total=event["steps"],
-            detail=f"epoch {event['epoch']} of {event['epochs']}, loss {event['loss']:.3f}",
+            self._work,
+            description=escape(" ".join(words)),
+            completed=done,
+            total=total,
+            detail=detail,
         )
 
 
@@ -75,37 +91,36 @@ def _print_line(console: Console, event: Event) -> None:
 
 def describe(event: Event) -> str | None:
     """Return an event as a line, or None for what is too small to have one."""
-    who = _who(event)
-    prefix = f"{who}: " if who else ""
     match event["event"]:
         case "epoch":
-            return prefix + _epoch(event)
+            text = _epoch(event)
         case "note":
-            return prefix + str(event.get("message", ""))
+            text = str(event["text"])
         case "skipped":
-            return f"{prefix}done before"
-        case "retry" | "failed":
-            verb = "starting again" if event["event"] == "retry" else "failed"
-            return f"{prefix}{verb}: {event['reason']}"
-    return None
+            text = "done before"
+        case "retry":
+            text = f"starting it again: {event['reason']}"
+        case "failed":
+            text = f"failed: {event['reason']}"
+        case _:
+            return None
+    return f"{_who(event)}: {text}" if "trials" in event else text
 
 
 def _who(event: Event) -> str:
-    """Name the trial: ``[3/21] nam, seed 0``; nothing for a training of its own."""
+    """Name the trial, such as ``[3/21] nam, seed 0``; a training of its own has no name."""
     if "trials" not in event:
         return ""
     return f"[{event['trial']}/{event['trials']}] {event['mechanism']}, seed {event['seed']}"
 
 
 def _epoch(event: Event) -> str:
-    parts = [f"epoch {event['epoch']} of {event['epochs']}"]
-    shown = {
-        "train_loss": ("train loss", "{:.3f}"),
-        "top1_error": ("top-1 error", "{:.2f} %"),
-        "top5_error": ("top-5 error", "{:.2f} %"),
-        "images_per_second": ("", "{:,.0f} images/s"),
-    }
-    for key, (name, form) in shown.items():
-        if event.get(key) is not None:
-            parts.append(f"{name} {form.format(event[key])}".strip())
+    top5 = event["top5_error"]
+    parts = [
+        f"epoch {event['epoch']} of {event['epochs']}",
+        f"train loss {event['train_loss']:.3f}",
+        f"top-1 error {event['top1_error']:.2f} %",
+        *([] if top5 is None else [f"top-5 error {top5:.2f} %"]),
+        f"{event['images_per_second']:,.0f} images/s",
+    ]
     return ", ".join(parts)

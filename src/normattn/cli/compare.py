@@ -1,5 +1,6 @@
 """`normattn compare`: train mechanisms on equal terms and show who wins, if anyone."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,7 @@ def compare(
         start=start,
         pretrained=pretrained,
     )
+    _common.suggest_stem(host, stem, data, image_size)
     with _common.resumable(ctx), _progress.display(json) as progress:
         records = run_comparison(protocol, out, device=device, progress=progress)
     show_run(records, json)
@@ -74,7 +76,7 @@ def show_run(records: "RunRecords", json: bool) -> None:
     summary = summarise(records)
     page = write_report(records.folder)
     if json:
-        _common.print_json({"event": "result", "report": str(page), **_common.plain(summary)})
+        _common.print_json({"event": "result", "report": str(page), **dataclasses.asdict(summary)})
     else:
         console = _common.out()
         console.print(table(summary))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.table import Table
@@ -13,6 +13,7 @@ from . import _common, _options, _settings
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..model.hosts import Stem
     from ..model.profile import Latency, Profile
 
 
@@ -81,7 +82,7 @@ def _models(
 
     everything = attention == "all"
     for mechanism in parse_list(",".join(available()) if everything else attention):
-        model = build(host, classes, stem=stem)
+        model = build(host, classes, stem=cast("Stem", stem))
         try:
             yield mechanism.label, graft(model, mechanism, sites=sites, input_size=size)
         except InputError as error:

@@ -51,11 +51,12 @@ def train(
         start=start,
         pretrained=pretrained,
     )
+    _common.suggest_stem(host, stem, data, image_size)
     with _common.resumable(ctx), _progress.display(json) as progress:
         record = training.run_job(job, out, device=device, progress=progress)
     if json:
         _common.print_json({"event": "result", "folder": str(out), **record})
         return
     console = _common.out()
-    console.print(_common.metrics_table({attention: record["metrics"]}))
+    console.print(_common.metrics_table({job.mechanism: record["metrics"]}))
     console.print(f"Model: {out}", soft_wrap=True, highlight=False)
