@@ -11,7 +11,7 @@ from .statistics import Summary
 
 Pairs = tuple[tuple[str, str], ...]
 _NAMES_SHOWN = 12  # of a long list
-_DONE_BY = ("device", "hardware", "commit", "versions", "threads", "world")
+_MADE_WITH = ("versions", "commit", "machine", "processes")
 
 
 def about(records: RunRecords) -> str:
@@ -47,24 +47,48 @@ def incomplete(records: RunRecords, summary: Summary) -> tuple[str, ...]:
 
 def held_equal(records: RunRecords) -> tuple[tuple[str, Pairs], ...]:
     """Return titled lists of names and values: protocol, recipe, data, software and hardware."""
-    protocol = {k: v for k, v in records.protocol.to_json().items() if v not in (None, {}, [])}
+    protocol = _present(records.protocol.to_json())
     recipe = protocol.pop("recipe")
-    details = next((t.details for t in records.trials if t.details), {})
-    ground = {key: details[key] for key in _DONE_BY if key in details}
+    del protocol["format"]
+    details = next((t.details for t in records.trials if t.details.get("versions")), {})
+    data = _present(details.get("data") or {})
+    data.pop("notes", None)
+    made_with = {key: details[key] for key in _MADE_WITH if key in details}
     profile = records.profile or {}
     measured = {
-        f"latency {key}": profile[key]
+        f"latency: {key}": profile[key]
         for key in ("device", "threads", "input_size")
         if key in profile
     }
-    found = (
+    found: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("Protocol", protocol),
+        ("Data", data),
+        ("Software and hardware", {**made_with, **_times(records), **measured}),
         ("Recipe", recipe),
-        ("Data", details.get("data") or {}),
-        ("Software and hardware", {**ground, **measured}),
     )
-    nothing = (("", "Not recorded: no trial has begun."),)
+    nothing = (("Nothing yet", "no trial has begun"),)
     return tuple((title, tuple(_pairs(values)) or nothing) for title, values in found)
+
+
+def notes(records: RunRecords) -> tuple[str, ...]:
+    """Return what the data and the trials noted, each once."""
+    found: list[str] = []
+    for trial in records.trials:
+        data = trial.details.get("data") or {}
+        found += [*data.get("notes", ()), *trial.details.get("notes", ())]
+    return tuple(dict.fromkeys(map(str, found)))
+
+
+def _times(records: RunRecords) -> dict[str, str]:
+    details = [trial.details for trial in records.trials]
+    started = [str(d["started"]) for d in details if d.get("started")]
+    finished = [str(d["finished"]) for d in details if d.get("finished")]
+    first = {"first trial began": min(started)} if started else {}
+    return first | ({"last trial ended": max(finished)} if finished else {})
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value not in (None, {}, [])}
 
 
 def command(protocol: Protocol) -> str:
@@ -133,6 +157,8 @@ def _value(value: Any) -> str:
         return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return _listed(value)
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

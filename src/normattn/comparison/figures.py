@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from scipy.optimize import isotonic_regression
 
 INK, MUTED, FAINT, ACCENT = "#010101", "#020202", "#030303", "#040404"
 BETTER, WORSE, PAPER = "#050505", "#060606", "#070707"
@@ -30,7 +32,7 @@ _VARIABLES = {
     WORSE: "var(--worse)",
     PAPER: "var(--card)",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "normattn",  # the same numbers give the same bytes
     "text.parse_math": False,  # a label is not a formula, whatever signs it holds
@@ -48,7 +50,7 @@ _STYLE = {
     "xtick.color": FAINT,
     "ytick.color": FAINT,
     "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK,
+    "ytick.labelcolor": MUTED,
     "text.color": INK,
 }
 _WIDTH = 3.9  # inches: near a column of the page, so that all figures have letters of one size
@@ -103,7 +105,7 @@ def intervals(
             )  # fmt: skip
         axes.set_yticks(range(len(marks)), [shortened(mark.label) for mark in marks])
         axes.set_ylim(len(marks) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_xlabel(axis)
 
     alt = f"{title}. {axis}: " + "; ".join(map(_said, marks)) + "."
@@ -158,7 +160,6 @@ def curves(
             axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_ylim(*limits)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.tick_params(axis="y", labelcolor=MUTED)
 
     last = f", last mean {list(mean.values())[-1]:.4g}" if mean else ""
     count = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
@@ -168,7 +169,7 @@ def curves(
 
 def _line(axes: Axes, series: Series, **style: Any) -> None:
     """One epoch alone makes no line: show it as a dot."""
-    dot = {"marker": "o", "markersize": 3} if len(series) == 1 else {}
+    dot: dict[str, Any] = {"marker": "o", "markersize": 3} if len(series) == 1 else {}
     axes.plot(list(series), list(series.values()), **style, **dot)
 
 
@@ -213,16 +214,10 @@ def _label_column(axes: Axes, points: Sequence[tuple[str, float, float]]) -> Non
 
 
 def _spread(heights: Sequence[float]) -> list[float]:
-    """Move ascending heights in 0..1 apart until no two labels touch."""
-    gap = min(0.085, 1 / max(1, len(heights) - 1))
-    placed: list[float] = []
-    for height in heights:
-        placed.append(max(height, placed[-1] + gap) if placed else max(height, 0))
-    ceiling = 1.0
-    for index in reversed(range(len(placed))):
-        placed[index] = min(placed[index], ceiling)
-        ceiling = placed[index] - gap
-    return placed
+    """Move ascending heights in 0..1 apart by the least squares that keep labels from touching."""
+    steps = min(0.085, 1 / max(1, len(heights) - 1)) * np.arange(len(heights))
+    free = isotonic_regression(np.asarray(heights) - steps).x
+    return [float(y) for y in np.clip(free, 0, 1 - steps[-1]) + steps]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .. import _files
 from . import facts, sections
-from .records import RunRecords, TrialRecord, read_run
+from .records import RunRecords, read_run
 from .sections import Group
 from .statistics import Summary, summarise
 from .table import Cell, Column, caption, columns
@@ -40,6 +40,7 @@ class Page:
     groups: tuple[Group, ...]
     unequal: tuple[str, ...]
     facts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    notes: tuple[str, ...]
     command: str
     again: str
 
@@ -77,6 +78,7 @@ def build_page(records: RunRecords, summary: Summary) -> Page:
         groups=sections.groups(records, summary),
         unequal=summary.unequal or ("Nothing that the records show.",),
         facts=facts.held_equal(records),
+        notes=facts.notes(records),
         command=facts.command(protocol),
         again=facts.again(protocol),
     )
@@ -101,20 +103,12 @@ def results_csv(records: RunRecords, summary: Summary) -> str:
         values = {
             "mechanism": trial.mechanism, "seed": trial.seed, "status": trial.status,
             "parameters": row.parameters, "macs": row.macs, "paper_macs": row.paper_macs,
-            "epochs": len(trial.history), "images_per_second": _speed(trial),
+            "epochs": len(trial.history),
         }  # fmt: skip
         known = [values.get(name, trial.metrics.get(name)) for name in _CSV]
         times = [None if s is None else s * 1e3 for s in seconds]
         writer.writerow(map(_inert, [*known, *times, trial.attempts, trial.reason]))
     return buffer.getvalue()
-
-
-def _speed(trial: TrialRecord) -> float | None:
-    """Images a second in the middle epoch by speed: robust to a slow first one."""
-    speeds = sorted(
-        speed for row in trial.history if isinstance(speed := row.get("images_per_second"), float)
-    )
-    return speeds[len(speeds) // 2] if speeds else None
 
 
 def _inert(value: object) -> object:

@@ -104,7 +104,7 @@ def _differences(summary: Summary, values: Mapping[str, Mapping[int, float]]) ->
         ]  # fmt: skip
         if marks:
             title = f"Difference to {baseline}, paired by seed"
-            axis = "Top-1 error minus baseline (percentage points)"
+            axis = "Difference (percentage points)"
             pictures.append(intervals(f"to-{baseline}", title, axis, marks, [(baseline, 0.0)]))
     return pictures
 
@@ -174,9 +174,11 @@ def _mark(label: str, e: Estimate, dots: tuple[float, ...], color: str | None = 
 def _series(trial: TrialRecord, key: str) -> Series:
     """A trial's finite values by epoch; a line ends or breaks where there is none."""
     return {
-        int(row["epoch"]): float(value)
+        epoch: float(value)
         for row in trial.history
-        if isinstance(value := row.get(key), int | float) and math.isfinite(value)
+        if isinstance(epoch := row.get("epoch"), int)
+        and isinstance(value := row.get(key), int | float)
+        and math.isfinite(value)
     }
 
 
