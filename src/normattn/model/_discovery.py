@@ -1,0 +1,221 @@
+"""What happens inside a model, seen from one eager forward: no symbolic trace is needed.
+
+A torch-function mode sees every operation on tensors and module hooks see which module emits which
+tensor. Together they give the graph in which the ends of residual branches can be told.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..errors import UnsupportedModel
+from ._insertion import mark
+
+_ADDS = {
+    torch.add,
+    Tensor.add,
+    Tensor.add_,
+    Tensor.__add__,
+    Tensor.__iadd__,
+    Tensor.__radd__,
+}
+_CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "conv_transpose2d"}
+_FEATURES_LAST = {"linear", "layer_norm"}
+_REORDERS = {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "reshape", "view"}
+
+
+@dataclass(eq=False)
+class Node:
+    """A tensor of the forward: where it came from and which modules returned it, inner first."""
+
+    shape: torch.Size
+    parents: tuple["Node", ...]
+    order: int
+    depth: int  # convolutions and linear layers between the input and here, along the longest way
+    features_last: bool  # (B, H, W, C), as a linear layer leaves it
+    emitters: list[nn.Module] = field(default_factory=list)
+
+    def comes_from(self, other: "Node") -> bool:
+        return self is not other and any(node is other for node in self.ancestors())
+
+    def ancestors(self, until: frozenset["Node"] = frozenset()) -> set["Node"]:
+        """Return this node and all before it, not looking behind ``until``."""
+        seen: set[Node] = set()
+        ahead = [self]
+        while ahead:
+            node = ahead.pop()
+            if node not in seen:
+                seen.add(node)
+                ahead += [] if node in until else node.parents
+        return seen
+
+
+@dataclass
+class Sum:
+    """An addition of two maps of one shape, inside the forward of ``owner``."""
+
+    owner: nn.Module
+    inputs: frozenset[Node]  # what the owner was given
+    left: Node
+    right: Node
+
+
+@dataclass
+class _Frame:
+    module: nn.Module
+    inputs: list[tuple[Tensor, int]]  # with the version: an in-place operation raises it
+    nodes: frozenset[Node]
+
+
+class Trace(TorchFunctionMode):
+    """What one forward of a model did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums: list[Sum] = []
+        self.calls: Counter[nn.Module] = Counter()
+        self.outputs: dict[nn.Module, Node] = {}  # of modules that return one tensor
+        self.idle: set[nn.Module] = set()  # returned what they were given, untouched
+        self._nodes: dict[int, Node] = {}
+        self._alive: list[Tensor] = []  # an id is a tensor's own only while it lives
+        self._stack: list[_Frame] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = list(_tensors((args, kwargs)))
+        parents = tuple(self._nodes[id(t)] for t in given if id(t) in self._nodes)
+        before = {id(t): t._version for t in given}
+        if func in _ADDS:
+            self._note_sum(args)
+        result = func(*args, **kwargs)
+        if parents:
+            for tensor in _tensors(result):
+                if before.get(id(tensor)) != tensor._version:
+                    self._add(tensor, parents, getattr(func, "__name__", ""), given[0])
+        return result
+
+    def _add(
+        self,
+        tensor: Tensor,
+        parents: tuple[Node, ...],
+        function: str = "",
+        source: Tensor | None = None,
+    ) -> Node:
+        deeper = function in _CONVOLUTIONS or function == "linear"
+        depth = max((p.depth for p in parents), default=0) + deeper
+        last = any(p.features_last for p in parents) and function not in _CONVOLUTIONS
+        if last and function in _REORDERS and source is not None:
+            # Windows of (B, H, W, C) keep C last; a permutation to (B, C, H, W) shows in the stride.
+            ends = [(t.shape[-1:], t.stride()[-1:]) for t in (tensor, source)]
+            last = ends[0] == ends[1]
+        last = last or function in _FEATURES_LAST
+        node = Node(tensor.shape, parents, len(self._alive), depth, last)
+        self._nodes[id(tensor)] = node
+        self._alive.append(tensor)
+        return node
+
+    def _note_sum(self, args: Any) -> None:
+        nodes = [self._nodes.get(id(a)) for a in args[:2] if isinstance(a, Tensor)]
+        # An attention module may add too; that is no branch of the host.
+        if len(nodes) < 2 or not self._stack or any(mark(f.module) for f in self._stack):
+            return
+        left, right = nodes
+        if left is None or right is None or left.shape != right.shape or len(left.shape) != 4:
+            return
+        if not (left.features_last or right.features_last):
+            frame = self._stack[-1]
+            self.sums.append(Sum(frame.module, frame.nodes, left, right))
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        given = list(_tensors((args, kwargs)))
+        if not self._stack:
+            for tensor in given:
+                self._add(tensor, ())
+        nodes = frozenset(self._nodes[id(t)] for t in given if id(t) in self._nodes)
+        self._stack.append(_Frame(module, [(t, t._version) for t in given], nodes))
+
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        frame = self._stack.pop()
+        self.calls[module] += 1
+        if not isinstance(output, Tensor):
+            return
+        node = self._nodes.get(id(output))
+        if mark(module) and len(frame.nodes) == 1:
+            # Attention is transparent: a host that carries some looks like the plain one.
+            (node,) = frame.nodes
+            self._nodes[id(output)] = node
+            self._alive.append(output)
+        elif node is None:  # made by something that the mode does not see, such as a custom op
+            node = self._add(output, tuple(frame.nodes))
+        node.emitters.append(module)
+        self.outputs[module] = node
+        if any(t is output and version == output._version for t, version in frame.inputs):
+            self.idle.add(module)
+
+
+def trace(host: nn.Module, size: tuple[int, int]) -> Trace:
+    """Run ``host`` once on an image of zeros, in eval mode, and leave it as it was.
+
+    Raises:
+        UnsupportedModel: the host does not run on such an input.
+    """
+    parameter = next((p for p in host.parameters() if p.is_floating_point()), torch.empty(0))
+    convolutions = (m for m in host.modules() if isinstance(m, nn.Conv2d))
+    channels = next((m.in_channels for m in convolutions), 3)
+    image = torch.zeros(1, channels, *size, dtype=parameter.dtype, device=parameter.device)
+    record = Trace()
+    try:
+        with _quietly(host), _hooked(host, record), torch.no_grad(), record:
+            host(image)
+    except Exception as error:
+        raise UnsupportedModel(
+            f"graft: expected {type(host).__name__} to run on an input of shape "
+            f"{tuple(image.shape)}, got {type(error).__name__}: {error} Give its size as "
+            "input_size=(H, W)."
+        ) from error
+    return record
+
+
+@contextmanager
+def _quietly(host: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and the flags and random states as before afterwards."""
+    training = {module: module.training for module in host.modules()}
+    devices = {p.device for p in host.parameters() if p.device.type == "cuda"}
+    try:
+        # Flags are set one by one: a model's own train() may do more than that.
+        for module in training:
+            module.training = False
+        with torch.random.fork_rng([device.index or 0 for device in devices]):
+            yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
+@contextmanager
+def _hooked(host: nn.Module, record: Trace) -> Iterator[None]:
+    handles = []
+    try:
+        for module in host.modules():
+            handles.append(module.register_forward_pre_hook(record.enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(record.leave, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
