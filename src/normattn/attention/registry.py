@@ -146,7 +146,7 @@ def parse_list(text: str) -> list[Mechanism]:
 
 def _find(name: str) -> type[Gate]:
     if name not in MECHANISMS:
-        raise ConfigError(unknown("attention", "mechanism", name, MECHANISMS))
+        raise ConfigError(unknown("attention", "mechanism", str(name), MECHANISMS))
     return MECHANISMS[name]
 
 
@@ -157,6 +157,8 @@ def _keywords(cls: type[Gate]) -> list[str]:
 
 def _check_names(mechanism: str, options: Mapping[str, Any], known: list[str]) -> None:
     for option in options:
+        if not known:
+            raise ConfigError(f"{mechanism}: expected no options, got {option!r}. Leave it out.")
         if option not in known:
             raise ConfigError(unknown(mechanism, "option", option, known))
 
