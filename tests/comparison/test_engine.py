@@ -6,15 +6,16 @@ Most trials here are a stub that starts in milliseconds; the last tests train fo
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
 
 from normattn import _files
-from normattn.comparison import engine
-from normattn.comparison.engine import compare
-from normattn.comparison.protocol import Protocol, read_protocol, trial_folder
+from normattn.comparison import engine, trial
+from normattn.comparison.engine import compare, trial_command
+from normattn.comparison.protocol import Protocol, read_protocol, trial_folder, write_protocol
 from normattn.comparison.records import read_run
 from normattn.comparison.statistics import summarise
 from normattn.errors import InputError, RunError
@@ -249,9 +250,20 @@ def test_a_real_comparison_trains_pairs_profiles_and_summarises(tmp_path):
 
 
 @pytest.mark.usefixtures("real")
-def test_a_real_trial_refuses_a_mechanism_that_is_not_in_the_protocol(tmp_path, capsys):
-    from normattn.comparison import trial
+def test_a_trial_that_nobody_listens_to_any_more_saves_its_state_and_ends(tmp_path):
+    settings = protocol(recipe=recipe("quick", epochs=1000))
+    write_protocol(settings, tmp_path)
+    job = settings.job("none", 0)
+    with subprocess.Popen(trial_command(tmp_path, job, "cpu"), stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait() == 128 + signal.SIGTERM
+    place = trial_folder(tmp_path, "none", 0)
+    assert json.loads((place / "trial.json").read_text())["status"] == "running"
+    assert (place / "state.pt").exists()
 
-    compare(protocol(seeds=(0,)), tmp_path, command=Stub())
+
+def test_a_trial_that_is_not_in_the_protocol_is_refused(tmp_path, capsys):
+    write_protocol(protocol(), tmp_path)
     assert trial.main([str(tmp_path), "sse", "0"]) == 2
     assert "Did you mean 'se'" in capsys.readouterr().err

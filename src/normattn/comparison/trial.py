@@ -6,6 +6,8 @@ with the exit codes of the command line: 0 done, 1 a fault, 2 the user's input, 
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,9 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _send(event: Mapping[str, Any]) -> None:
-    """Write one event; when nobody reads any more, the broken pipe ends this process too."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+    """Write one event; when nobody reads any more, stop as at SIGTERM, with the state saved."""
+    try:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what follows is unheard
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
