@@ -24,7 +24,9 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Profile:
-    """The cost of one forward pass, counted and not timed: the same on every machine.
+    """The cost of one forward pass, counted and not timed, so the same on every machine.
+
+    (The bytes agree to about one in a hundred: batch norms keep a little more on some devices.)
 
     Args:
         parameters: numbers learned, each counted once.
