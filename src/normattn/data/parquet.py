@@ -195,7 +195,7 @@ def _to_numbers(
         row = int(wrong[0])
         raise DataError(
             f"{pictures.name(row)}: expected one of the {len(classes)} classes of the training "
-            f"split, got {values[row]!r}. Correct the label, or choose a column with ?label=NAME."
+            f"split, got {values.tolist()[row]!r}. Correct the label, or choose a column with ?label=NAME."
         )
     return numbers
 

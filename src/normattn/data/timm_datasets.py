@@ -9,7 +9,7 @@ file is replaced by the next one); so where a data set shows its files we read t
 
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ def open_timm(
     if download not in ("yes", "no"):
         raise ConfigError(f"timm:{name}: expected download of yes or no, got {download!r}.")
     place = str(Path(root).expanduser()) if root else None
+    if place and Path(place).is_file():
+        raise DataError(
+            f"timm:{name}: expected ?root= to be a folder with both splits, got the file {place}. "
+            "Unpack it, and use folder:DIR."
+        )
     first = _Opener(name, place, train, download == "yes")
     second = _Opener(name, place, val, download == "yes")
     train_rows, classes = _read_split(first)
@@ -98,7 +103,7 @@ class _Opener:
             ) from error
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Decoded:
     """Images that only the data set itself can read, such as torchvision's CIFAR arrays."""
 
@@ -116,20 +121,17 @@ class _Decoded:
         return f"{position}"
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _FromReader:
-    """Images by timm's reader. A forked process opens its own: two must not share a file offset."""
+    """Images by timm's reader, which hands out the file and leaves the decoding to us."""
 
     opener: _Opener
     reader: Any
-    process: int = field(default_factory=os.getpid)
 
     def name(self, position: int) -> str:
         return f"{self.opener.who}[{position}] {self.reader.filename(position) or ''}".rstrip()
 
     def open(self, position: int) -> Image.Image:
-        if self.process != os.getpid():
-            self.reader, self.process = self.opener().reader, os.getpid()
         file, *_ = self.reader[position]
         with file:
             return Image.open(io.BytesIO(file.read()))
@@ -162,10 +164,10 @@ def _read_split(opener: _Opener) -> tuple[Rows, tuple[str, ...] | None]:
 
 def _file_samples(dataset: Any, reader: Any) -> list[tuple[str, int]]:
     """Return (path, label) of a data set that is a list of files; else nothing."""
-    samples = getattr(dataset, "samples", None) or getattr(reader, "samples", None) or []
-    first = samples[0] if isinstance(samples, list) and samples else None
-    is_files = isinstance(first, tuple) and len(first) == 2 and Path(str(first[0])).is_file()
-    return [(str(path), int(label)) for path, label in samples] if is_files else []
+    samples = getattr(dataset, "samples", getattr(reader, "samples", None))
+    if not isinstance(samples, list) or not samples or not Path(str(samples[0][0])).is_file():
+        return []
+    return [(str(path), int(label)) for path, label in samples]
 
 
 def _reader_labels(reader: Any) -> list[int]:
