@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -34,7 +33,7 @@ say(event="begin")
 if behaviour == "deaf":
     for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)
 if behaviour in ("wait", "deaf"):
-    say(event="ready"); time.sleep(60)
+    say(event="ready"); time.sleep(10_000)
 if behaviour == "chatter":
     print("not an event", flush=True); print("[1]", flush=True)
 if behaviour == "killed" or (behaviour == "killed once" and first):
@@ -195,10 +194,8 @@ def test_a_second_signal_ends_a_trial_that_does_not_listen(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
-    started = time.monotonic()
     with pytest.raises(Interrupted):
         compare(protocol(), tmp_path, command=Stub(none="deaf"), progress=interrupt)
-    assert time.monotonic() - started < 50
 
 
 def test_a_progress_that_fails_takes_the_trial_down_with_it(tmp_path):
@@ -261,6 +258,15 @@ def test_a_trial_that_nobody_listens_to_any_more_saves_its_state_and_ends(tmp_pa
     place = trial_folder(tmp_path, "none", 0)
     assert json.loads((place / "trial.json").read_text())["status"] == "running"
     assert (place / "state.pt").exists()
+
+
+def test_a_real_trial_goes_on_after_a_failure_was_recorded(tmp_path, capsys):
+    settings = protocol(seeds=(0,), train_limit=128)
+    assert statuses(compare(settings, tmp_path, command=Stub(se="killed"))) == ["done", "failed"]
+    assert trial.main([str(tmp_path), "se", "0", "--device", "cpu"]) == 0
+    assert read_run(tmp_path).of("se")[0].status == "done"
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[-1]["event"] == "done"
 
 
 def test_a_trial_that_is_not_in_the_protocol_is_refused(tmp_path, capsys):

@@ -47,7 +47,12 @@ class Child:
         try:
             with log.open("wb") as stderr:
                 self._process = subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=stderr, text=True, process_group=0
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    text=True,
+                    process_group=0,
                 )
             if self._heard is not None:  # between the two lines above
                 self._process.send_signal(self._heard)
