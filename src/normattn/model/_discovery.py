@@ -4,6 +4,7 @@ A torch-function mode sees every operation on tensors and module hooks see which
 tensor. Together they give the graph in which the ends of residual branches can be told.
 """
 
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ _ADDS = {
     Tensor.__radd__,
 }
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "conv_transpose2d"}
+_LEARNED = {*_CONVOLUTIONS, "linear"}
 _FEATURES_LAST = {"linear", "layer_norm"}
 _REORDERS = {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "reshape", "view"}
 
@@ -82,46 +84,47 @@ class Trace(TorchFunctionMode):
         self.calls: Counter[nn.Module] = Counter()
         self.outputs: dict[nn.Module, Node] = {}  # of modules that return one tensor
         self.idle: set[nn.Module] = set()  # returned what they were given, untouched
-        self._nodes: dict[int, Node] = {}
-        self._alive: list[Tensor] = []  # an id is a tensor's own only while it lives
+        # Weak references: an id is a tensor's own only while it lives, and maps can be large.
+        self._nodes: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
+        self._count = 0
         self._stack: list[_Frame] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = list(_tensors((args, kwargs)))
-        parents = tuple(self._nodes[id(t)] for t in given if id(t) in self._nodes)
+        parents = tuple(node for t in given if (node := self._node(t)) is not None)
         before = {id(t): t._version for t in given}
         if func in _ADDS:
             self._note_sum(args)
         result = func(*args, **kwargs)
         if parents:
+            name = getattr(func, "__name__", "")
             for tensor in _tensors(result):
                 if before.get(id(tensor)) != tensor._version:
-                    self._add(tensor, parents, getattr(func, "__name__", ""), given[0])
+                    last = _keeps_features_last(name, tensor, given[0], parents)
+                    self._add(tensor, parents, last, deeper=name in _LEARNED)
         return result
+
+    def _node(self, tensor: Tensor) -> Node | None:
+        alive, node = self._nodes.get(id(tensor), (None, None))
+        return node if alive is not None and alive() is tensor else None
 
     def _add(
         self,
         tensor: Tensor,
         parents: tuple[Node, ...],
-        function: str = "",
-        source: Tensor | None = None,
+        features_last: bool = False,
+        *,
+        deeper: bool = False,
     ) -> Node:
-        deeper = function in _CONVOLUTIONS or function == "linear"
+        self._count += 1
         depth = max((p.depth for p in parents), default=0) + deeper
-        last = any(p.features_last for p in parents) and function not in _CONVOLUTIONS
-        if last and function in _REORDERS and source is not None:
-            # Windows of (B, H, W, C) keep C last; a permutation to (B, C, H, W) shows in the stride.
-            ends = [(t.shape[-1:], t.stride()[-1:]) for t in (tensor, source)]
-            last = ends[0] == ends[1]
-        last = last or function in _FEATURES_LAST
-        node = Node(tensor.shape, parents, len(self._alive), depth, last)
-        self._nodes[id(tensor)] = node
-        self._alive.append(tensor)
+        node = Node(tensor.shape, parents, self._count, depth, features_last)
+        self._nodes[id(tensor)] = (weakref.ref(tensor), node)
         return node
 
     def _note_sum(self, args: Any) -> None:
-        nodes = [self._nodes.get(id(a)) for a in args[:2] if isinstance(a, Tensor)]
+        nodes = [self._node(a) for a in args[:2] if isinstance(a, Tensor)]
         # An attention module may add too; that is no branch of the host.
         if len(nodes) < 2 or not self._stack or any(mark(f.module) for f in self._stack):
             return
@@ -137,7 +140,7 @@ class Trace(TorchFunctionMode):
         if not self._stack:
             for tensor in given:
                 self._add(tensor, ())
-        nodes = frozenset(self._nodes[id(t)] for t in given if id(t) in self._nodes)
+        nodes = frozenset(node for t in given if (node := self._node(t)) is not None)
         self._stack.append(_Frame(module, [(t, t._version) for t in given], nodes))
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -145,12 +148,11 @@ class Trace(TorchFunctionMode):
         self.calls[module] += 1
         if not isinstance(output, Tensor):
             return
-        node = self._nodes.get(id(output))
+        node = self._node(output)
         if mark(module) and len(frame.nodes) == 1:
             # Attention is transparent: a host that carries some looks like the plain one.
             (node,) = frame.nodes
-            self._nodes[id(output)] = node
-            self._alive.append(output)
+            self._nodes[id(output)] = (weakref.ref(output), node)
         elif node is None:  # made by something that the mode does not see, such as a custom op
             node = self._add(output, tuple(frame.nodes))
         node.emitters.append(module)
@@ -209,6 +211,19 @@ def _hooked(host: nn.Module, record: Trace) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _keeps_features_last(
+    function: str, result: Tensor, source: Tensor, parents: tuple[Node, ...]
+) -> bool:
+    """Say whether a map is (B, H, W, C) after a function, as in Swin, and so no map for a gate."""
+    if function in _FEATURES_LAST and result.ndim == 4:
+        return True
+    if function in _CONVOLUTIONS or not any(p.features_last for p in parents):
+        return False
+    # Windows of (B, H, W, C) keep C last; a permutation to (B, C, H, W) changes the stride.
+    ends = [(t.shape[-1:], t.stride()[-1:]) for t in (result, source)]
+    return function not in _REORDERS or ends[0] == ends[1]
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -29,8 +29,8 @@ class Graft(nn.Module):
         self.base = base
         self.attn = attn
         self._loaded_at = ""
-        self.register_state_dict_post_hook(_keep_hosts_keys)
-        self.register_load_state_dict_post_hook(_report_hosts_keys)
+        self.register_state_dict_post_hook(_keep_hosts_keys)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_report_hosts_keys)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.attn(self.base(x))
@@ -54,7 +54,6 @@ class GraftBefore(Graft):
         return y
 
 
-# Functions and not methods: a bound hook would keep the original alive inside a deepcopy.
 def _keep_hosts_keys(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
     inside = f"{prefix}base."
     for key in [k for k in state if k.startswith(prefix)]:  # all, so that the order stays
@@ -83,18 +82,21 @@ def layers(model: nn.Module) -> Iterator[Place]:
     """Yield every place of the host by the name that the plain host gives it, parents first.
 
     A grafted place appears once, with its container; what is inside the attention does not appear.
-    A module that is registered twice appears twice.
+    A module that is registered twice appears twice, but what is in it only once.
     """
-    yield from _layers(Place("", model, None, ""))
+    yield from _layers(Place("", model, None, ""), set())
 
 
-def _layers(place: Place) -> Iterator[Place]:
+def _layers(place: Place, visited: set[nn.Module]) -> Iterator[Place]:
     yield place
     host = base(place.module)
+    if host in visited:
+        return
+    visited.add(host)
     for key, child in host._modules.items():
         if child is not None and mark(child) is None:
             name = f"{place.name}.{key}" if place.name else key
-            yield from _layers(Place(name, child, host, key))
+            yield from _layers(Place(name, child, host, key), visited)
 
 
 def base(module: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..attention import MECHANISMS, Mechanism, create
 from ..errors import ConfigError, InputError, UnsupportedModel
-from ._sites import Site
+from ._survey import Site
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ def maker(
     mechanism: str | Mechanism | Callable[..., nn.Module], options: Mapping[str, Any]
 ) -> Maker:
     """Return the maker of a mechanism: a name, a `Mechanism`, or a callable."""
-    if isinstance(mechanism, Mechanism):
-        mechanism, options = mechanism.name, {**mechanism.options, **options}
     if isinstance(mechanism, str):
-        checked = Mechanism(mechanism, options)
-        return Maker(checked.name, checked.options, MECHANISMS[checked.name].default_sites)
+        mechanism = Mechanism(mechanism)
+    if isinstance(mechanism, Mechanism):
+        given = Mechanism(mechanism.name, {**mechanism.options, **options})
+        return Maker(given.name, given.options, MECHANISMS[given.name].default_sites)
     if isinstance(mechanism, nn.Module) or not callable(mechanism):
         raise ConfigError(
             "graft: expected a mechanism's name or a callable that takes channels, got an object "

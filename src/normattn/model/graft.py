@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..attention import MECHANISMS, Mechanism
 from ..errors import ConfigError, UnsupportedModel, unknown
-from ._discovery import trace
 from ._insertion import (
     ATTENTION,
     MARK,
@@ -25,13 +24,12 @@ from ._insertion import (
     remove,
 )
 from ._maker import Maker, initial_gate, maker
-from ._sites import Site as Site
-from ._sites import Survey
+from ._sites import InputSize
+from ._sites import find_sites as find_sites
 from ._support import refuse_unsupported
-from .hosts import host_spec
+from ._survey import Site as Site
 
 Start = Literal["paper", "preserve"]
-InputSize = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -151,38 +149,12 @@ def grafts(model: nn.Module) -> tuple[Grafted, ...]:
     They are read off the modules themselves, so they are true of a copy, of an unpickled model, and
     of a model that became part of another, where the sites have longer names.
     """
-    found = ((place.name, attention_at(place.module)) for place in layers(model))
-    return tuple(_renamed(mark(attn), name) for name, attn in found if attn is not None)
-
-
-def find_sites(
-    host: nn.Module,
-    sites: str | Iterable[str] = "blocks",
-    input_size: InputSize | None = None,
-) -> tuple[Site, ...]:
-    """Return the sites that `graft` would use, found by a dry run that changes nothing.
-
-    Args:
-        host: the model.
-        sites: "blocks", "stages" or patterns, as for `graft`.
-        input_size: as for `graft`.
-
-    Raises:
-        ConfigError: a pattern matches nothing.
-        UnsupportedModel: the host has no such sites, or they cannot be gated.
-
-    Example:
-        >>> from normattn.model.hosts import host
-        >>> find_sites(host("resnet20", 10), "stages")[0].name
-        'layer1'
-    """
-    refuse_unsupported(host)
-    survey = Survey(host, trace(host, _image_size(host, input_size)))
-    if sites == "blocks":
-        return survey.branches()
-    if sites == "stages":
-        return survey.stages()
-    return survey.matching([sites] if isinstance(sites, str) else list(sites))
+    found: dict[nn.Module, str] = {}
+    for place in layers(model):
+        attention = attention_at(place.module)
+        if attention is not None:
+            found.setdefault(attention, place.name)  # the first name, where a place has two
+    return tuple(_renamed(mark(attention), name) for attention, name in found.items())
 
 
 def regraft(host: nn.Module, records: Iterable[Grafted]) -> nn.Module:
@@ -280,19 +252,3 @@ def _renamed(record: Grafted, site: str) -> Grafted:
     elif scaled is not None:
         scaled = scaled.removeprefix(record.site.removesuffix(site))
     return dataclasses.replace(record, site=site, scaled=scaled)
-
-
-def _image_size(host: nn.Module, given: InputSize | None) -> tuple[int, int]:
-    if given is None:
-        spec = host_spec(host)
-        if spec is not None and spec.stem == "cifar":
-            return (32, 32)
-        config = getattr(host, "pretrained_cfg", None)
-        _, height, width = (config or {}).get("input_size", (3, 224, 224))
-        return (height, width)
-    size = (given, given) if isinstance(given, int) else tuple(given)
-    if len(size) != 2 or not all(type(n) is int and n >= 1 for n in size):
-        raise ConfigError(
-            f"graft: expected input_size to be a side or (H, W) in pixels, got {given!r}."
-        )
-    return (size[0], size[1])
