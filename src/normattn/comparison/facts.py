@@ -42,6 +42,14 @@ def incomplete(records: RunRecords, summary: Summary) -> tuple[str, ...]:
         for trial in records.trials
         if trial.status == "partial"
     ]
+    waiting: dict[str, list[int]] = {}
+    for trial in records.trials:
+        if trial.status == "missing":
+            waiting.setdefault(trial.mechanism, []).append(trial.seed)
+    lines += [
+        f"Not begun: {name}, seed{'s' if len(seeds) > 1 else ''} {_listed(seeds)}."
+        for name, seeds in waiting.items()
+    ]
     return tuple(dict.fromkeys([*lines, *summary.notes]))
 
 
@@ -51,8 +59,6 @@ def held_equal(records: RunRecords) -> tuple[tuple[str, Pairs], ...]:
     recipe = protocol.pop("recipe")
     del protocol["format"]
     details = next((t.details for t in records.trials if t.details.get("versions")), {})
-    data = _present(details.get("data") or {})
-    data.pop("notes", None)
     made_with = {key: details[key] for key in _MADE_WITH if key in details}
     profile = records.profile or {}
     measured = {
@@ -62,7 +68,7 @@ def held_equal(records: RunRecords) -> tuple[tuple[str, Pairs], ...]:
     }
     found: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("Protocol", protocol),
-        ("Data", data),
+        ("Data", _data(details.get("data") or {})),
         ("Software and hardware", {**made_with, **_times(records), **measured}),
         ("Recipe", recipe),
     )
@@ -77,6 +83,21 @@ def notes(records: RunRecords) -> tuple[str, ...]:
         data = trial.details.get("data") or {}
         found += [*data.get("notes", ()), *trial.details.get("notes", ())]
     return tuple(dict.fromkeys(map(str, found)))
+
+
+def _data(described: Mapping[str, Any]) -> dict[str, Any]:
+    if not described:
+        return {}
+    classes, skipped = described.get("classes", ()), described.get("skipped", ())
+    rest = ("train_per_class", "train_limit", "size", "channels", "mean", "std", "fingerprint")
+    return {
+        "source": described.get("spec"),
+        "training images": described.get("train"),
+        "validation images": described.get("val"),
+        "images skipped": f"{len(skipped)}: {_listed(skipped)}" if skipped else 0,
+        "classes": f"{len(classes)}: {_listed(classes)}",
+        **_present({key: described.get(key) for key in rest}),
+    }
 
 
 def _times(records: RunRecords) -> dict[str, str]:
@@ -171,7 +192,7 @@ def _listed(values: list[Any] | tuple[Any, ...]) -> str:
         return "none"
     shown = ", ".join(_value(value) for value in values[:_NAMES_SHOWN])
     rest = len(values) - _NAMES_SHOWN
-    return f"{len(values)}: {shown}, … and {rest} more" if rest > 0 else shown
+    return f"{shown}, … and {rest} more" if rest > 0 else shown
 
 
 def _counted(count: int, noun: str) -> str:

@@ -1,73 +1,19 @@
-"""The report's figures: drawn by matplotlib, embedded as SVG that follows the page's colours.
+"""The report's figures. All values arrive ready: nothing is computed here but where ink goes."""
 
-A figure is drawn in placeholder colours, one a role; ``_embed`` turns each into the style sheet's
-variable of that role, so that one drawing serves light, dark and print. Text stays text: it can be
-selected, found and read aloud, and markup in a label is shown, never run.
-"""
-
-import io
-import re
-import warnings
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
-INK, MUTED, FAINT, ACCENT = "#010101", "#020202", "#030303", "#040404"
-BETTER, WORSE, PAPER = "#050505", "#060606", "#070707"
-_VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    FAINT: "var(--line)",
-    ACCENT: "var(--accent)",
-    BETTER: "var(--better)",
-    WORSE: "var(--worse)",
-    PAPER: "var(--card)",
-}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "normattn",  # the same numbers give the same bytes
-    "text.parse_math": False,  # a label is not a formula, whatever signs it holds
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the layout is the same everywhere
-    "font.size": 10,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": MUTED,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.6,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "text.color": INK,
-}
-_WIDTH = 3.9  # inches: near a column of the page, so that all figures have letters of one size
+from .svg import ACCENT, FAINT, INK, MUTED, Picture, picture, printable
+
 _LABEL = 22  # characters of a mechanism's label; the table has it whole
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-
 Series = dict[int, float]  # a value by epoch
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One figure of the page; ``alt`` says in words what ``svg`` shows."""
-
-    name: str
-    title: str
-    alt: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -101,7 +47,7 @@ def intervals(
             axes.plot([mark.mean], [above], "|", color=mark.color, markersize=9, markeredgewidth=2)
             axes.plot(
                 mark.dots, [below] * len(mark.dots), "o", markersize=4, markeredgewidth=0.9,
-                markerfacecolor="none", markeredgecolor=mark.color,
+                markerfacecolor="none", markeredgecolor=mark.color, gid=f"seeds-{row}",
             )  # fmt: skip
         axes.set_yticks(range(len(marks)), [shortened(mark.label) for mark in marks])
         axes.set_ylim(len(marks) - 0.5, -0.5)
@@ -109,7 +55,7 @@ def intervals(
         axes.set_xlabel(axis)
 
     alt = f"{title}. {axis}: " + "; ".join(map(_said, marks)) + "."
-    return _picture(name, title, alt, draw, height=0.95 + 0.32 * len(marks))
+    return picture(name, title, alt, draw, height=0.95 + 0.32 * len(marks))
 
 
 def tradeoff(
@@ -132,7 +78,7 @@ def tradeoff(
     alt = f"{title}. {axis} and top-1 error: " + "; ".join(
         f"{label}: {cost:.4g}, {mark.mean:.2f} %" for label, cost, mark in points
     )
-    return _picture(name, title, alt + ".", draw, height=max(2.9, 0.22 * len(points) + 0.8))
+    return picture(name, title, alt + ".", draw, height=max(2.9, 0.22 * len(points) + 0.8))
 
 
 def curves(
@@ -159,12 +105,12 @@ def curves(
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_ylim(*limits)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
 
     last = f", last mean {list(mean.values())[-1]:.4g}" if mean else ""
     count = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
     alt = f"{axis} by epoch for {label}: {count}{last}."
-    return _picture(name, label, alt, draw, width=2.9, height=2.0)
+    return picture(name, label, alt, draw, width=2.9, height=2.0)
 
 
 def _line(axes: Axes, series: Series, **style: Any) -> None:
@@ -188,7 +134,7 @@ def _references(axes: Axes, references: Sequence[tuple[str, float]]) -> None:
 
 def shortened(label: str) -> str:
     """Return a label that fits a figure: printable, and cut in the middle where it is long."""
-    text = _UNPRINTABLE.sub(" ", label)
+    text = printable(label)
     if len(text) <= _LABEL:
         return text
     return f"{text[: _LABEL - 7]}…{text[-6:]}"
@@ -218,55 +164,3 @@ def _spread(heights: Sequence[float]) -> list[float]:
     steps = min(0.085, 1 / max(1, len(heights) - 1)) * np.arange(len(heights))
     free = isotonic_regression(np.asarray(heights) - steps).x
     return [float(y) for y in np.clip(free, 0, 1 - steps[-1]) + steps]
-
-
-@contextmanager
-def _quiet_style() -> Iterator[None]:
-    """Our style; no warning about a glyph that the layout font lacks, the reader's may have it."""
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
-        yield
-
-
-def _picture(
-    name: str, title: str, alt: str, draw: Callable[[Figure], None], *,
-    height: float, width: float = _WIDTH,
-) -> Picture:  # fmt: skip
-    buffer = io.BytesIO()
-    with _quiet_style():
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )
-    alt = _UNPRINTABLE.sub(" ", alt)
-    return Picture(name, title, alt, _embed(buffer.getvalue(), name, alt))
-
-
-def _embed(svg: bytes, name: str, alt: str) -> str:
-    """Make matplotlib's file a part of a page: no metadata, own ids, the page's colours."""
-    root = ElementTree.fromstring(svg)
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        for key in list(element.attrib):
-            value = element.attrib.pop(key)
-            key = key.rpartition("}")[2]
-            if key == "id":
-                value = f"{name}-{value}"
-            elif key in ("href", "clip-path"):
-                value = value.replace("#", f"#{name}-")
-            elif key == "style":
-                value = _colored(value)
-            element.set(key, value)
-    for metadata in root.findall("metadata"):
-        root.remove(metadata)
-    for size in ("width", "height", "version"):
-        root.attrib.pop(size, None)
-    root.set("role", "img")
-    root.set("aria-label", alt)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _colored(style: str) -> str:
-    return re.sub("#0[0-9]0[0-9]0[0-9]", lambda found: _VARIABLES.get(found[0], found[0]), style)

@@ -57,9 +57,13 @@ def write_report(folder: Path | str) -> Path:
     records = read_run(folder)
     summary = summarise(records)
     page = build_page(records, summary)
-    _files.write_text(folder / "results.csv", results_csv(records, summary))
-    _files.write_text(folder / "report.md", render("report.md.j2", page))
-    _files.write_text(folder / "report.html", render("report.html.j2", page))
+    for name, content in {
+        "results.csv": results_csv(records, summary),
+        "report.md": render("report.md.j2", page),
+        "report.html": render("report.html.j2", page),
+    }.items():
+        # A file name that is no UTF-8 reaches us with lone surrogates, which no file can hold.
+        _files.write_bytes(folder / name, content.encode(errors="replace"))
     return folder / "report.html"
 
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .figures import BETTER, INK, MUTED, WORSE, Mark, Picture, Series, curves, intervals, tradeoff
+from .figures import Mark, Series, curves, intervals, tradeoff
 from .records import RunRecords, TrialRecord
 from .statistics import Estimate, Row, Summary
+from .svg import BETTER, INK, MUTED, WORSE, Picture
 from .table import spread
 
 _COLORS = {"better": BETTER, "worse": WORSE}
@@ -30,11 +31,14 @@ def verdict(summary: Summary) -> tuple[str, ...]:
     known = {row.mechanism: e for row in summary.rows if (e := row.metrics["top1_error"])}
     if not known:
         return ("No trial has finished yet: there is nothing to compare.",)
+    sentences = tuple(s for base in summary.baselines if (s := _against(summary.rows, base)))
+    if sentences and any(row.n > 1 for row in summary.rows):
+        return sentences
     best = min(known, key=lambda name: known[name].mean)
-    lowest = f"Lowest mean top-1 error: {best}, {spread(known[best])} %."
-    sentences = [_against(summary.rows, baseline) for baseline in summary.baselines]
-    judged = [sentence for sentence in sentences if sentence]
-    return tuple(judged) or (lowest, "Nothing was compared by pairs, so there is no verdict.")
+    return (
+        f"Lowest top-1 error: {best}, {spread(known[best])} %.",
+        "That is no verdict: one needs two seeds or more, and none or half to compare with.",
+    )
 
 
 def groups(records: RunRecords, summary: Summary) -> tuple[Group, ...]:

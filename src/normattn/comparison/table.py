@@ -67,9 +67,11 @@ def table(summary: Summary) -> Table:
 
 def caption(summary: Summary) -> str:
     """Say how to read the table."""
-    counts = {row.n for row in summary.rows}
-    n = f"n = {counts.pop()} seeds" if len(counts) == 1 else "n as given"
-    text = f"Mean ± half of the 95 % t-interval, {n}; lower is better."
+    most = max((row.n for row in summary.rows), default=0)
+    text = "Lower is better. "
+    if most < 2:
+        return text + "No interval and no verdict: they need two seeds or more."
+    text += f"Mean ± half of the 95 % t-interval, n = {most} seeds where nothing else is said."
     if summary.baselines:
         text += (
             " Δ is the mean paired difference in top-1 error, in percentage points; verdicts are"
@@ -103,7 +105,7 @@ def _error(row: Row, metric: str) -> Cell:
     if estimate is None:
         remark = "no finished trial" if metric == "top1_error" else ""
         return Cell(NOTHING, remark)
-    short = estimate.n < row.planned or estimate.n == 1
+    short = estimate.n < row.planned
     return Cell(spread(estimate), f"n = {estimate.n} of {row.planned}" if short else "")
 
 
