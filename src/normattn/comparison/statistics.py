@@ -210,8 +210,8 @@ def _row(
 
 
 def _values(trials: Sequence[TrialRecord], metric: str) -> dict[int, float]:
-    """The finite values of the finished trials, by seed."""
-    found = {t.seed: t.metrics.get(metric) for t in trials if t.status == "done"}
+    """The finite values by seed; a trial that is not done has none."""
+    found = {t.seed: t.metrics.get(metric) for t in trials}
     return {seed: v for seed, v in sorted(found.items()) if v is not None and math.isfinite(v)}
 
 
