@@ -262,6 +262,12 @@ def test_a_number_of_classes_that_is_none_is_refused(num_classes: object) -> Non
         host("resnet20", num_classes)
 
 
+@pytest.mark.parametrize("options", [None, "shortcut", ["shortcut"]])
+def test_options_without_names_are_refused(options: object) -> None:
+    with pytest.raises(ConfigError, match="expected options by name"):
+        HostSpec("resnet20", 10, options=options)
+
+
 def test_an_unknown_stem_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"expected a known stem, got 'cifar10'.*'cifar'"):
         host("resnet18", 10, stem="cifar10")

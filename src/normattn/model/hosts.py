@@ -49,6 +49,8 @@ class HostSpec:
             raise ConfigError(f"host: expected num_classes to be an integer >= 1, got {count!r}.")
         if self.stem not in get_args(Stem):
             raise ConfigError(unknown("host", "stem", str(self.stem), get_args(Stem)))
+        if not isinstance(self.options, dict):
+            raise ConfigError(f"host: expected options by name, got {self.options!r}.")
         for option in map(str, self.options):
             if option in _NOT_ARCHITECTURE or option.startswith("pretrained"):
                 raise ConfigError(
