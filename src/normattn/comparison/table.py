@@ -48,21 +48,36 @@ def columns(summary: Summary) -> tuple[Column, ...]:
 
 
 def table(summary: Summary) -> Table:
-    """Return the table for a terminal."""
+    """Return the table for a terminal: short titles, and the latency of the smallest batch only."""
     view = Table(
         caption=f"{caption(summary)} ≈ not distinguishable.",
         caption_justify="left",
         box=SIMPLE_HEAD,
+        show_edge=False,
         pad_edge=False,
     )
-    found = columns(summary)
+    found = list(columns(summary))
+    latencies = [column for column in found if column.title.startswith("Latency")]
+    found = [column for column in found if column not in latencies[1:]]
     for column in found:
+        longest = max((len(cell.text) for cell in column.cells), default=0)
         view.add_column(
-            column.title, justify="right" if column.numeric else "left", overflow="fold"
+            Text(_short(column.title)),
+            justify="right" if column.numeric else "left",
+            overflow="fold",
+            no_wrap=not column.numeric and longest <= 30,  # others give way first
         )
     for cells in zip(*(column.cells for column in found), strict=True):
         view.add_row(*(_styled(cell) for cell in cells))
     return view
+
+
+def _short(title: str) -> str:
+    """Break a title where its unit begins, so that a narrow column can have it."""
+    words = (("Parameters", "Params"), ("Multiply-adds", "MACs"), (", ", "\n"), (" (", "\n("))
+    for long, short in words:
+        title = title.replace(long, short)
+    return title
 
 
 def caption(summary: Summary) -> str:
@@ -71,7 +86,9 @@ def caption(summary: Summary) -> str:
     text = "Lower is better. "
     if most < 2:
         return text + "No interval and no verdict: they need two seeds or more."
-    text += f"Mean ± half of the 95 % t-interval, n = {most} seeds where nothing else is said."
+    exceptions = any(row.n < most for row in summary.rows)
+    n = f"n = {most} seeds{' where nothing else is said' if exceptions else ''}"
+    text += f"Mean ± half of the 95 % t-interval, {n}."
     if summary.baselines:
         text += (
             " Δ is the mean paired difference in top-1 error, in percentage points; verdicts are"
