@@ -119,7 +119,8 @@ def load(path: Path | str) -> nn.Module:
             "another checksum. The file is damaged or was replaced; copy the folder again."
         )
     try:
-        state = load_file(weights)
+        # Clones, as the file gives views of itself at odd addresses, where sums round otherwise.
+        state = {name: tensor.clone() for name, tensor in load_file(weights).items()}
         model = _rebuild(info.host, info.grafts)
         model.load_state_dict(state, assign=True)  # keeps the type that the weights were saved in
     except (SafetensorError, InputError, RuntimeError) as error:

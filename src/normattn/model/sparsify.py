@@ -44,7 +44,7 @@ def sparsity(model: nn.Module, p: float, on: Scales = "attention") -> Tensor:
 
     Example:
         >>> loss = sparsity(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)), 0.5, on="norms")
-        >>> float(loss)
+        >>> loss.item()
         4.0
     """
     if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < math.inf:
@@ -81,7 +81,9 @@ def scale_factors(model: nn.Module, on: Scales) -> list[tuple[str, nn.Parameter]
     if on in ("norms", "all"):
         chosen += _host_norms(model)
     wanted = {id(parameter) for parameter in chosen}
-    return [(name, p) for name, p in model.named_parameters() if id(p) in wanted]
+    # By the state dict, not by named_parameters(): a graft may stand between a layer and its name.
+    named = [(name, p) for name, p in model.state_dict(keep_vars=True).items() if id(p) in wanted]
+    return list({id(p): (name, p) for name, p in reversed(named)}.values())[::-1]
 
 
 def _host_norms(module: nn.Module) -> list[nn.Parameter]:

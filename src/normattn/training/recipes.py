@@ -214,7 +214,7 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def recipe(name: str, **overrides: Any) -> Recipe:
+def recipe(name: str, /, **overrides: Any) -> Recipe:
     """Return a recipe by name, with some of its values changed.
 
     Raises:

@@ -157,14 +157,15 @@ class Stepper:
 
     def state(self) -> dict[str, Any]:
         """Return the tensors in plain containers; raise Fault if a weight is not finite."""
-        for name, parameter in self.model.named_parameters():
-            if not parameter.isfinite().all():
+        weights = self.model.state_dict()
+        for name, weight in weights.items():
+            if not weight.isfinite().all():
                 raise Fault(
                     f"training: expected finite weights, got others in {name}. The last good "
                     "state is kept; lower the learning rate or set clip_norm."
                 )
         return {
-            "model": self.model.state_dict(),
+            "model": weights,
             "ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
         }
