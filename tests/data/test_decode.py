@@ -51,9 +51,14 @@ def test_sixteen_bit_rgb_is_scaled_and_not_saturated():
     assert np.array_equal(decode(png_rgb16([0, 32768, 65535])), [[[0, 128, 255]]])
 
 
-def test_numbers_without_an_eight_bit_meaning_are_refused():
-    content = encode(Image.fromarray(np.array([[0.5, 2e9]], dtype=np.float32)), "TIFF")
-    with pytest.raises(DataError, match=r"a/b\.png: expected 8 or 16 bits a channel, got 'F'"):
+@pytest.mark.parametrize(
+    "values",
+    [np.float32([[0.5, 2.0]]), np.int32([[-1, 5]]), np.int32([[0, 65536]])],
+    ids=["fractions", "negative", "too-large"],
+)
+def test_numbers_without_an_eight_bit_meaning_are_refused(values):
+    content = encode(Image.fromarray(values), "TIFF")
+    with pytest.raises(DataError, match=r"a/b\.png: expected 8 or 16 bits a channel, got '[FI]'"):
         decode(content)
 
 
@@ -99,6 +104,12 @@ def test_a_png_whose_stream_ends_early_does_no_harm():
 def test_too_many_pixels_are_refused_from_the_header(side):
     with pytest.raises(DataError, match=r"a/b\.png: expected at most 89,000,000 pixels, got"):
         decode(png(side, side, 8, 0, b""))
+
+
+def test_the_limit_is_ours_and_not_only_pillow_s(monkeypatch):
+    monkeypatch.setattr(decoding, "PIXEL_LIMIT", 199)
+    with pytest.raises(DataError, match="expected at most 199 pixels, got 20×10"):
+        decode(png(20, 10, 8, 0, b""))
 
 
 def test_a_size_is_read_without_decoding():

@@ -77,14 +77,23 @@ def test_a_crop_depends_on_seed_epoch_and_sample_alone(photos):
 
 def test_training_images_are_random_crops_and_mirror_images(photos):
     data = open_data(f"folder:{photos}", image_size=72)
-    crops = {
-        image.numpy().tobytes()
-        for e in range(4)
-        for image in by_index(read(data, epoch=e)).values()
-    }
+    epochs = [by_index(read(data, epoch=epoch)) for epoch in range(4)]
+    crops = {image.numpy().tobytes() for images in epochs for image in images.values()}
     assert len(crops) == 32
     plain = by_index(read(data, augment="none"))
     assert same_images(plain, by_index(read(data, augment="none", epoch=1)))
+
+
+def test_equal_images_get_crops_and_directions_of_their_own(tmp_path):
+    ramp = Image.fromarray(np.tile(np.arange(80, dtype=np.uint8) * 3, (80, 1)))
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        for k in range(8):
+            ramp.save(tmp_path / split / "a" / f"{k}.png")
+    images = list(by_index(read(open_data(f"folder:{tmp_path}", image_size=72))).values())
+    assert len({image.numpy().tobytes() for image in images}) == 8
+    rising = [bool(image[0, 0, -1] > image[0, 0, 0]) for image in images]
+    assert set(rising) == {True, False}
 
 
 def test_evaluation_takes_the_centre(tmp_path):
@@ -100,9 +109,8 @@ def test_evaluation_takes_the_centre(tmp_path):
 def test_fit_keeps_an_image_that_fits_and_resizes_others_at_the_centre():
     image = picture(0, (24, 24))
     assert fit(image, 24) is image
-    assert np.array_equal(
-        np.asarray(fit(picture(0, (48, 24)), 24)), np.asarray(picture(0, (48, 24)))[:, 12:36]
-    )
+    wide = picture(0, (48, 24))
+    assert np.array_equal(np.asarray(fit(wide, 24)), np.asarray(wide)[:, 12:36])
 
 
 def test_augmentations_for_images_in_memory_are_refused(photos):

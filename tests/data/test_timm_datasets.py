@@ -62,6 +62,9 @@ class Stream(torch.utils.data.IterableDataset):
     def __init__(self, first, size=(32, 32)):
         self.first, self.size = first, size
 
+    def __len__(self):
+        return 6
+
     def __iter__(self):
         return iter([(picture(self.first + k, self.size), k % 3) for k in range(6)])
 
@@ -104,6 +107,12 @@ def test_a_stream_is_read_once_without_loss(monkeypatch, size):
     else:
         expected = np.asarray(picture(4, size))
         assert np.array_equal(np.asarray(data.train.rows.decode(4, "RGB")), expected)
+
+
+def test_a_stream_that_loses_images_is_refused(monkeypatch):
+    monkeypatch.setattr(Stream, "__len__", lambda self: 7)
+    with pytest.raises(DataError, match=r"expected the 7 images .*got 6"):
+        open_fake(monkeypatch, "wds/x", Stream(0), Stream(10))
 
 
 def test_one_folder_taken_for_both_splits_is_refused(tmp_path):

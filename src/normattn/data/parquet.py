@@ -192,10 +192,10 @@ def _to_numbers(
         numbers = np.array([table.get(str(value), -1) for value in values], dtype=np.int64)
     wrong = np.flatnonzero((numbers < 0) | (numbers >= len(classes)))
     if len(wrong):
-        row = int(wrong[0])
+        row, got = int(wrong[0]), values.tolist()[wrong[0]]
         raise DataError(
             f"{pictures.name(row)}: expected one of the {len(classes)} classes of the training "
-            f"split, got {values.tolist()[row]!r}. Correct the label, or choose a column with ?label=NAME."
+            f"split, got {got!r}. Correct the label, or choose a column with ?label=NAME."
         )
     return numbers
 

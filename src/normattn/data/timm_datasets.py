@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from torch.utils.data import IterableDataset
 
 from ..errors import ConfigError, DataError
 from .folder import ImageFiles
@@ -145,7 +146,7 @@ def _read_split(opener: _Opener) -> tuple[Rows, tuple[str, ...] | None]:
     reader = getattr(dataset, "reader", None)
     classes = _class_names(dataset, reader)
     pictures: Pictures
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+    if isinstance(dataset, IterableDataset):
         pictures, labels = _read_stream(opener, dataset)
     elif samples := _file_samples(dataset, reader):
         root = Path(os.path.commonpath([path for path, _ in samples]))
@@ -199,6 +200,11 @@ def _read_stream(opener: _Opener, dataset: Any) -> tuple[Pictures, list[int]]:
         image.save(file, "PNG", compress_level=1)
         content.append(file.getvalue())
         labels.append(int(label))
+    if len(labels) != len(dataset):  # readers of streams may leave out what they cannot decode
+        raise DataError(
+            f"{opener.who}: expected the {len(dataset)} images that the data set announces, got "
+            f"{len(labels)}. Check its shards."
+        )
     encoded = pa.chunked_array([pa.array(content, pa.large_binary())])
     return Encoded(encoded, (opener.who,), np.zeros(1, dtype=np.int64)), labels
 
