@@ -94,7 +94,7 @@ def test_an_unknown_kind_of_list_names_the_nearest(refused):
 @pytest.mark.parametrize(
     ("options", "nearest"),
     [
-        (("--host", "resnet2"), "'resnet20'"),
+        (("--host", "resnt20"), "'resnet20'"),
         (("--attention", "none,nam-chanel"), "'nam-channel'"),
         (("--attention", "ean(group=8)"), "'groups'"),
         (("--recipe", "quik"), "'quick'"),

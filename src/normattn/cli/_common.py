@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from ..errors import InputError
 
+WIDE = 140  # columns in a file or a pipe, where a table need not fold
 SMALL = 64  # pixels; up to this side the CIFAR stem is the usual one
 
 
@@ -67,7 +68,10 @@ def resumable(ctx: typer.Context) -> Iterator[None]:
 
 def out() -> Console:
     """Return the console for results; under torchrun the first process alone has one."""
-    return Console(quiet=not _first())
+    console = Console(quiet=not _first())
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    return console
 
 
 def print_json(record: Mapping[str, Any]) -> None:
@@ -89,12 +93,14 @@ def note(message: str) -> None:
 
 def suggest_stem(host: str, stem: str, data: str, image_size: int | None) -> None:
     """Say where the CIFAR stem would suit: ImageNet's throws away most of a small image."""
-    from ..model.cifar_resnet import CIFAR_RESNETS
-
-    has_both = host.startswith(("resnet", "resnext", "mobilenetv2")) and host not in CIFAR_RESNETS
-    if stem != "imagenet" or not has_both:
+    if stem != "imagenet" or not host.startswith(("resnet", "resnext", "mobilenetv2")):
         return
+    from timm.models import is_model
+
     from ..data import open_data
+
+    if not is_model(host):  # ours, which have no other stem; or unknown, which is said elsewhere
+        return
 
     size = (image_size,) if image_size else open_data(data, train_limit=1).size
     if max(size) <= SMALL:

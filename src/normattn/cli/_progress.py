@@ -18,11 +18,11 @@ def display(json: bool) -> Iterator[Callable[[Event], None]]:
     """Yield what shows events: JSON lines, live bars on a terminal, else a line an epoch."""
     console = _common.out()
     if json:
-        yield lambda event: _common.print_json(dict(event))
+        yield _common.print_json
     elif console.is_terminal:
         bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[detail]}"),
@@ -32,7 +32,24 @@ def display(json: bool) -> Iterator[Callable[[Event], None]]:
         with bars:
             yield _Bars(bars)
     else:
-        yield lambda event: _print_line(console, event)
+        yield _Lines(console)
+
+
+class _Lines:
+    """A line an epoch; what all trials of a run note alike is said once."""
+
+    def __init__(self, console: Console, silent: frozenset[str] = frozenset({"done"})) -> None:
+        self._console = console
+        self._silent = silent
+        self._noted: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        text = describe(event)
+        if text is None or event["event"] in self._silent or event.get("text") in self._noted:
+            return
+        if event["event"] == "note":
+            self._noted.add(event["text"])
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class _Bars:
@@ -40,6 +57,7 @@ class _Bars:
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
+        self._above = _Lines(bars.console, silent=frozenset({"epoch", "skipped"}))
         self._trials: TaskID | None = None
         self._work: TaskID | None = None
 
@@ -49,7 +67,7 @@ class _Bars:
         if event["event"] in ("step", "evaluate"):
             self._show_work(event)
         else:
-            _print_line(self._bars.console, event)
+            self._above(event)
 
     def _show_trials(self, event: Event) -> None:
         if self._trials is None:
@@ -57,36 +75,24 @@ class _Bars:
         ended = event["event"] in ("done", "skipped", "failed")
         finished = event["trial"] - (0 if ended else 1)
         detail = f"{finished} of {event['trials']}"
+        if finished == event["trials"]:
+            detail += ", measuring costs"
         self._bars.update(self._trials, completed=finished, detail=detail)
 
     def _show_work(self, event: Event) -> None:
         if self._work is None:
             self._work = self._bars.add_task("", detail="")
-        done, total = event["batch"], event["batches"]
-        words = [_who(event) or "training"]
-        detail = "evaluating"
+        batch, batches = event["batch"], event["batches"]
+        changes: dict[str, Any] = {"completed": batch, "total": batches, "detail": "evaluating"}
         if event["event"] == "step":
-            done, total = done + (event["epoch"] - 1) * total, total * event["epochs"]
-            detail = f"epoch {event['epoch']} of {event['epochs']}, loss {event['loss']:.3f}"
-            detail += f", {event['images_per_second']:,.0f} images/s"
-        elif "epoch" in event:  # the evaluation after an epoch leaves the training's bar in place
-            self._bars.update(self._work, detail=f"epoch {event['epoch']}, evaluating")
-            return
-        else:
-            words = ["evaluation"]
-        self._bars.update(
-            self._work,
-            description=escape(" ".join(words)),
-            completed=done,
-            total=total,
-            detail=detail,
-        )
-
-
-def _print_line(console: Console, event: Event) -> None:
-    text = describe(event)
-    if text:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+            changes["completed"] = (event["epoch"] - 1) * batches + batch
+            changes["total"] = event["epochs"] * batches
+            changes["detail"] = (
+                f"epoch {event['epoch']} of {event['epochs']}, loss {event['loss']:.3f}"
+            )
+        elif "epoch" in event:  # within a training, whose own bar stays where it is
+            changes = {"detail": f"epoch {event['epoch']}, evaluating"}
+        self._bars.update(self._work, description=escape(_who(event) or "images"), **changes)
 
 
 def describe(event: Event) -> str | None:
@@ -96,6 +102,8 @@ def describe(event: Event) -> str | None:
             text = _epoch(event)
         case "note":
             text = str(event["text"])
+        case "done":
+            text = f"done, top-1 error {event['metrics']['top1_error']:.2f} %"
         case "skipped":
             text = "done before"
         case "retry":

@@ -8,8 +8,7 @@ import typer
 from . import _common, _options, _progress
 from .compare import show_run
 
-# Handwritten digits that ship with scikit-learn; small enough for a laptop, real all the same.
-EPOCHS = 4
+EPOCHS = 6  # of 1,408 images each: 21 trainings take about three minutes on two cores
 MECHANISMS = ("none", "half", "se", "cbam", "nam-channel", "nam", "ean")
 SEEDS = (0, 1, 2)
 
