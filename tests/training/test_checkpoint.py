@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from normattn.errors import RunError
-from normattn.training.checkpoint import PREVIOUS, STATE, read_state, write_state
+from normattn.training.checkpoint import PREVIOUS, STATE, Saver, read_state, write_state
+from normattn.training.distributed import Ranks
 
 
 def state(number):
@@ -78,3 +79,10 @@ def test_a_foreign_pickle_is_not_opened(tmp_path):
     (tmp_path / STATE).write_bytes(b"\x80\x04cos\nsystem\n" + b"0" * 100)
     with pytest.raises(RunError, match="checksums"):
         read_state(tmp_path, note=fail)
+
+
+def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
+    write_state(tmp_path, state(1))
+    (tmp_path / f".{STATE}.abc123").write_bytes(b"half")
+    Saver(tmp_path, 300, Ranks(torch.device("cpu")))
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]

@@ -52,11 +52,13 @@ with joined("cpu") as ranks:
     except Interrupted:
         stopped = True
     fit(resumed, data, recipe, seed=3, device="cpu", folder=folder + "/cut")
+    everywhere = [None, None]
+    torch.distributed.all_gather_object(everywhere, flat(resumed))
     if ranks.first:
         print(json.dumps({
             "world": ranks.world, "recipe": recipe.to_json(), "weights": flat(model),
             "train_loss": record.train_loss, "top1_error": record.top1_error,
-            "stopped": stopped, "same": flat(whole) == flat(resumed)}))
+            "stopped": stopped, "same": flat(whole) == flat(resumed), "shared": everywhere[0] == everywhere[1]}))
 """
 
 
@@ -98,6 +100,10 @@ def test_two_processes_train_what_one_does(outcome, data):
 def test_a_signal_to_one_process_stops_all_and_the_resume_is_exact(outcome):
     assert outcome["stopped"]
     assert outcome["same"]
+
+
+def test_every_process_ends_with_the_first_ones_statistics(outcome):
+    assert outcome["shared"]
 
 
 def test_alone_there_is_nothing_to_agree_on():

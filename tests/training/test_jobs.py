@@ -14,7 +14,7 @@ import normattn
 from normattn import _files
 from normattn.attention import Gate
 from normattn.errors import ConfigError, Fault, RunError
-from normattn.training import Interrupted, Job, build, evaluate, jobs, recipe, run_job
+from normattn.training import Interrupted, Job, build, evaluate, recipe, run, run_job
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_what_a_job_saved_gives_the_figures_it_reported(job, data, tmp_path):
 
 def test_a_finished_job_is_returned_and_not_trained(job, tmp_path, monkeypatch):
     first = run_job(job, tmp_path)
-    monkeypatch.setattr(jobs, "fit", None)
+    monkeypatch.setattr(run, "fit", None)
     events = []
     assert run_job(job, tmp_path, progress=events.append) == first
     assert [event["event"] for event in events] == ["note"]
@@ -149,7 +149,7 @@ def test_a_failure_is_recorded_and_can_be_tried_again(job, tmp_path, monkeypatch
         raise Fault("no luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "fit", fail)
+        patch.setattr(run, "fit", fail)
         with pytest.raises(Fault, match="no luck"):
             run_job(job, tmp_path)
     record = _files.read_json(tmp_path / "trial.json")
@@ -179,14 +179,14 @@ def test_notes_are_kept_once_over_all_attempts(job, tmp_path):
 # A process that runs the job of its arguments and treats itself badly at a step.
 PROCESS = """
 import functools, json, os, sys
-from normattn.training import Interrupted, Job, jobs
+from normattn.training import Interrupted, Job, run
 job = Job.from_json(json.loads(sys.argv[1]))
-jobs.fit = functools.partial(jobs.fit, save_every=0)
+run.fit = functools.partial(run.fit, save_every=0)
 def progress(event):
     if event["event"] == "step" and event["step"] == 6:
         os.kill(os.getpid(), int(sys.argv[3]))
 try:
-    jobs.run_job(job, sys.argv[2], progress=progress)
+    run.run_job(job, sys.argv[2], progress=progress)
 except Interrupted as interrupted:
     sys.exit(128 + interrupted.signal)
 """

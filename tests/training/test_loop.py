@@ -8,9 +8,10 @@ import signal
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.testing import assert_close
 
-from normattn.data import train_batches
+from normattn.data import to_float, train_batches
 from normattn.errors import ConfigError, Fault, RunError
 from normattn.training import Interrupted, evaluate, fit, loop
 from normattn.training.checkpoint import STATE
@@ -213,6 +214,43 @@ def test_the_averaged_weights_are_evaluated_and_stay_in_the_model(tiny, data, sh
     assert_close(dict(model.state_dict()), dict(state["ema"]), rtol=0, atol=0)
     assert not torch.equal(state["ema"]["0.weight"], state["model"]["0.weight"])
     assert evaluate(model, data).loss == pytest.approx(history.last.loss)
+
+
+def test_the_first_loss_is_the_one_computed_by_hand(data, short):
+    """Keyed batch, augmentation, normalisation and label smoothing, each where it belongs."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    chosen = {"batch_size": 64, "seed": 3, "epoch": 0, "augment": "pad-crop"}
+    (batch,) = train_batches(data.train, **chosen)
+    logits = model(to_float(batch.images, data.mean, data.std)).detach()
+    expected = functional.cross_entropy(logits, batch.labels, label_smoothing=0.3)
+    wrong = (logits.argmax(1) != batch.labels).double().mean()
+    once = short(epochs=1, batch_size=64, label_smoothing=0.3)
+    record = fit(model, data, once, seed=3).last
+    assert record.train_loss == pytest.approx(float(expected))
+    assert record.train_top1_error == pytest.approx(100 * float(wrong))
+
+
+def test_the_learning_rate_follows_the_schedule(tiny, data, short):
+    rates = []
+
+    def watch(event):
+        if event["event"] == "step":
+            rates.append(event["lr"])
+
+    step = {"schedule": "step", "milestones": (0.5,), "gamma": 0.1, "lr": 0.1}
+    history = fit(tiny(), data, short(**step), seed=3, progress=watch)
+    assert rates == pytest.approx([0.05, 0.075, 0.1, 0.1, 0.01, 0.01, 0.01, 0.01])
+    assert [record.lr for record in history.epochs] == pytest.approx([0.1, 0.01])
+
+
+def test_precision_and_layout_reach_the_model(tiny, data, short):
+    seen, model = [], tiny()
+    model[0].register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    fit(model, data, short(epochs=1, precision="bfloat16", channels_last=True), seed=3)
+    assert {output.dtype for _, output in seen} == {torch.bfloat16}
+    assert all(output.is_contiguous(memory_format=torch.channels_last) for _, output in seen)
+    assert model[0].weight.dtype == torch.float32
 
 
 def test_the_gradient_is_clipped_when_asked(data, short):

@@ -7,9 +7,9 @@ from .history import EpochRecord as EpochRecord
 from .history import History as History
 from .jobs import Job as Job
 from .jobs import build as build
-from .jobs import run_job as run_job
 from .loop import fit as fit
 from .recipes import RECIPES as RECIPES
 from .recipes import Recipe as Recipe
 from .recipes import recipe as recipe
+from .run import run_job as run_job
 from .signals import Interrupted as Interrupted

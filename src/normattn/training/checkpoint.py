@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 
 from .. import _files
 from ..errors import RunError
+from .distributed import Ranks
+from .history import History
 
 STATE = "state.pt"
 PREVIOUS = "state.previous.pt"
@@ -56,3 +59,34 @@ def read_state(folder: Path, note: Callable[[str], None]) -> dict[str, Any] | No
         f"{folder}: expected a whole {STATE} or {PREVIOUS}, got damaged ones (their checksums do "
         "not match). Remove both to train anew, or choose another folder."
     )
+
+
+class Saver:
+    """Where and how often the state is saved; the first process alone writes."""
+
+    def __init__(self, folder: Path, every: float, ranks: Ranks) -> None:
+        self.folder, self.every, self.ranks = folder, every, ranks
+        self._last = time.monotonic()
+        if ranks.first:
+            _files.make_folder(folder)
+            for torn in folder.glob(f".{STATE}.*"):  # what a kill in the middle of a write left
+                torn.unlink()
+        ranks.wait()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last save is long enough ago."""
+        return time.monotonic() - self._last >= self.every
+
+    def read(self, note: Callable[[str], None]) -> dict[str, Any] | None:
+        """Return the newest whole state, once every process has read it."""
+        state = read_state(self.folder, note)
+        self.ranks.wait()
+        return state
+
+    def save(self, state: dict[str, Any], history: History) -> None:
+        """Write the state, then the records that follow from it."""
+        if self.ranks.first:
+            write_state(self.folder, state)
+            _files.write_text(self.folder / "history.jsonl", history.to_lines())
+        self._last = time.monotonic()

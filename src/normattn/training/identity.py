@@ -1,6 +1,6 @@
-"""Whether a saved state belongs to the training that wants to go on from it."""
+"""What a training is, whether a saved state belongs to it, and what it leaves out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +47,25 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
             yield from differences(before, after, f"{prefix}{name}.")
         elif before != after:
             yield f"{prefix}{name}: {before} → {after}"
+
+
+def left_out(data: ImageData, recipe: Recipe, penalised: Sized, world: int) -> Iterator[str]:
+    """Yield a sentence for everything that a reader might think was done, and was not."""
+    dropped = len(data.train) % recipe.batch_size
+    if dropped:
+        yield (
+            f"{dropped} of {len(data.train)} training images, others each epoch, are left out: "
+            f"they fill no batch of {recipe.batch_size}."
+        )
+    if len(data.classes) < 6:
+        yield f"No top-5 error: there are {len(data.classes)} classes."
+    if recipe.sparsity and not penalised:
+        yield (
+            "No sparsity penalty: the model has no scales that "
+            f"sparsity_on={recipe.sparsity_on!r} would penalise."
+        )
+    if world > 1:
+        yield (
+            f"{world} processes: norms see a part of each batch, and those of the first process "
+            "are kept."
+        )

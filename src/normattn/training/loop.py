@@ -13,15 +13,14 @@ from typing import Any
 
 from torch import nn
 
-from .. import _files
 from ..data import ImageData, steps_per_epoch, train_batches
 from ..errors import Fault
 from ..model.graft import grafts
-from . import checkpoint
+from .checkpoint import Saver
 from .distributed import Ranks, joined
 from .evaluate import Metrics, evaluate
 from .history import EpochRecord, History, scale_statistics
-from .identity import describe, require_same
+from .identity import describe, left_out, require_same
 from .recipes import Recipe
 from .signals import Interrupted, Stop, listening
 from .step import Place, Stepper, own_randomness
@@ -68,32 +67,9 @@ def fit(
         ranks = stack.enter_context(joined(device))
         stack.enter_context(own_randomness(ranks.device))
         stop = stack.enter_context(listening()) if folder is not None else Stop()
-        saver = _Saver(Path(folder), save_every, ranks) if folder is not None else None
+        saver = Saver(Path(folder), save_every, ranks) if folder is not None else None
         tell = progress if progress and ranks.first else _ignore
         return _Loop(model, data, recipe, seed, ranks, saver, tell, stop).run()
-
-
-class _Saver:
-    """Where and how often the state is saved; the first process alone writes."""
-
-    def __init__(self, folder: Path, every: float, ranks: Ranks) -> None:
-        self.folder, self.every, self.ranks = folder, every, ranks
-        self._last = time.monotonic()
-        if ranks.first:
-            _files.make_folder(folder)
-        ranks.wait()
-
-    @property
-    def due(self) -> bool:
-        """Whether the last save is long enough ago."""
-        return time.monotonic() - self._last >= self.every
-
-    def save(self, state: dict[str, Any], history: History) -> None:
-        """Write the state, then the records that follow from it."""
-        if self.ranks.first:
-            checkpoint.write_state(self.folder, state)
-            _files.write_text(self.folder / "history.jsonl", history.to_lines())
-        self._last = time.monotonic()
 
 
 class _Loop:
@@ -106,7 +82,7 @@ class _Loop:
         recipe: Recipe,
         seed: int,
         ranks: Ranks,
-        saver: _Saver | None,
+        saver: Saver | None,
         tell: Progress,
         stop: Stop,
     ) -> None:
@@ -123,7 +99,8 @@ class _Loop:
         """Resume if there is something to resume, and train to the end."""
         self._require_grafts()
         if not self._resume():
-            self._introduce()
+            for text in left_out(self.data, self.recipe, self.stepper.penalised, self.ranks.world):
+                self._note(text)
         while self.place.epoch < self.recipe.epochs:
             self._train_epoch()
             self._finish_epoch()
@@ -227,8 +204,7 @@ class _Loop:
         """Go back to the saved state; return whether there was one."""
         if self.saver is None:
             return False
-        state = checkpoint.read_state(self.saver.folder, self._note)
-        self.ranks.wait()
+        state = self.saver.read(self._note)
         if state is None:
             return False
         require_same(state["identity"], self.identity, self.saver.folder)
@@ -243,27 +219,6 @@ class _Loop:
                 "batches, but not the same bits, since norms see other parts of them."
             )
         return True
-
-    def _introduce(self) -> None:
-        """Say what this training leaves out."""
-        dropped = len(self.data.train) % self.recipe.batch_size
-        if dropped:
-            self._note(
-                f"{dropped} of {len(self.data.train)} training images, others each epoch, are "
-                f"left out: they fill no batch of {self.recipe.batch_size}."
-            )
-        if len(self.data.classes) < 6:
-            self._note(f"No top-5 error: there are {len(self.data.classes)} classes.")
-        if self.recipe.sparsity and not self.stepper.penalised:
-            self._note(
-                "No sparsity penalty: the model has no scales that "
-                f"sparsity_on={self.recipe.sparsity_on!r} would penalise."
-            )
-        if self.ranks.world > 1:
-            self._note(
-                f"{self.ranks.world} processes: norms see a part of each batch, and those of the "
-                "first process are kept."
-            )
 
     def _require_grafts(self) -> None:
         """Fail if a conversion or a copy lost attention: the figures would be another model's."""
