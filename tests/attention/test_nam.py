@@ -91,6 +91,14 @@ def test_both_attend_to_channels_first_and_to_pixels_of_the_result(x, training):
     assert_close(module(x), expected)
 
 
+def test_spatial_gate_has_the_memory_order_of_its_input():
+    x = torch.randn(2, 3, 4, 5)
+    module = NAMSpatial(3, size=(4, 5))
+    assert module.gate(x).is_contiguous()
+    gate = module.gate(x.to(memory_format=torch.channels_last))
+    assert gate.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_both_memory_orders_move_the_running_statistics_alike(x):
     module, other = make(NAMSpatial, x), make(NAMSpatial, x)
     other.load_state_dict(module.state_dict())
@@ -162,6 +170,8 @@ def test_gate_is_one_half_when_every_scale_factor_is_zero(cls, weighting, dtype)
     module = cls(4, weighting=weighting, detach_importance=False, dtype=dtype, **options)
     for scale in module.scales():
         torch.nn.init.zeros_(scale)
+    for norm in (part.norm for part in module.modules() if hasattr(part, "norm")):
+        torch.nn.init.ones_(norm.bias)  # else the logits are zero whatever the weights are
     x = torch.randn(2, 4, 3, 3).to(dtype)
     half = 0.25 if cls is NAM else 0.5
     assert torch.equal(module.gate(x), torch.full_like(module.gate(x), half))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ._gate import Gate, at_least_float32, sigmoid
+from ._gate import Gate, sigmoid
 from ._options import check_choice, check_count, hidden_channels, lacks_variance
 
 COMBINATIONS = ("product", "sum")
@@ -94,7 +94,7 @@ class BAM(Gate):
                 f"channel branch normalises over the batch alone, got {len(x)}. Drop the last "
                 "incomplete batch, or call eval()."
             )
-        channel = at_least_float32(self.channel(pooled))[:, :, None, None]  # (B, C, 1, 1)
+        channel = self.channel(pooled)[:, :, None, None]  # (B, C, 1, 1)
         spatial = self.spatial(x)  # (B, 1, H, W)
         return 1 + sigmoid(channel * spatial if self.combine == "product" else channel + spatial)
 
