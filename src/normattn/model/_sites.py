@@ -1,6 +1,6 @@
 """The dry run: where attention would go."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -48,10 +48,11 @@ def _image_size(host: nn.Module, given: InputSize | None) -> tuple[int, int]:
         spec = host_spec(host)
         if spec is not None and spec.stem == "cifar":
             return (32, 32)
-        config = getattr(host, "pretrained_cfg", None)
-        _, height, width = (config or {}).get("input_size", (3, 224, 224))
+        config = getattr(host, "pretrained_cfg", None)  # timm's
+        known = config.get("input_size") if isinstance(config, dict) else None
+        _, height, width = known or (3, 224, 224)
         return (height, width)
-    size = (given, given) if isinstance(given, int) else tuple(given)
+    size = tuple(given) if isinstance(given, Sequence) else (given, given)
     if len(size) != 2 or not all(type(n) is int and n >= 1 for n in size):
         raise ConfigError(
             f"graft: expected input_size to be a side or (H, W) in pixels, got {given!r}."

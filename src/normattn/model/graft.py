@@ -94,8 +94,9 @@ def graft(
         input_size: side, or (H, W), of the images; by default what the host was made for, or 224.
             Only mechanisms with a weight for each pixel depend on it.
         start: "paper" inserts and no more, though most gates start near ½, which halves a
-            pretrained branch. "preserve" scales the norm in front by the inverse of the gate's
-            initial mean, so that the output of a pretrained host hardly moves.
+            pretrained branch. "preserve" multiplies the norm in front by the inverse of the gate's
+            initial mean, so that a pretrained host's output stays (a constant gate) or moves
+            little (a gate that hardly depends on its input: NAM on wide layers, EAN, SE).
         options: the mechanism's.
 
     Raises:
@@ -169,13 +170,18 @@ def regraft(host: nn.Module, records: Iterable[Grafted]) -> nn.Module:
     refuse_unsupported(host)
     places = {place.name: place for place in layers(host)}
     planned = []
+    records = list(records)
     for record in records:
         if record.mechanism not in MECHANISMS:
             raise ConfigError(unknown("graft", "mechanism", record.mechanism, MECHANISMS))
+        if record.how not in get_args(How):
+            raise ConfigError(unknown("graft", "way of insertion", record.how, get_args(How)))
         site = Site(record.site, record.channels, record.size, "pattern", record.how)
         place = _checked_place(host, places, site)
         make = maker(record.mechanism, record.options)
         planned.append((place, make.build(site, _like(host, place)), record))
+    if len({record.site for record in records}) < len(records):
+        raise UnsupportedModel("graft: expected records of different sites, got one site twice.")
     for place, attention, record in planned:
         _insert(place, attention, record)
     return host
@@ -201,11 +207,12 @@ def _plan(
 
 def _checked_place(host: nn.Module, places: Mapping[str, Place], site: Site) -> Place:
     place = places.get(site.name)
-    if place is None or (site.how != "append" and place.parent is None):
+    if place is None or place.parent is None:
         known = [name for name in places if name]
         raise UnsupportedModel(
             unknown("graft", f"layer of {type(host).__name__}", site.name, known)
         )
+    kind = type(place.module).__name__
     if attention_at(place.module) is not None:
         raise UnsupportedModel(
             f"graft: expected a place without attention, got a second graft at {site.name!r}. "
@@ -214,7 +221,12 @@ def _checked_place(host: nn.Module, places: Mapping[str, Place], site: Site) -> 
     if hasattr(place.module, ATTENTION):
         raise UnsupportedModel(
             f"graft: expected a layer without an {ATTENTION!r} of its own, whose keys would clash, "
-            f"got {type(place.module).__name__} at {site.name!r}. Choose another site."
+            f"got {kind} at {site.name!r}. Choose another site."
+        )
+    if site.how == "append" and type(place.module) is not nn.Sequential:
+        raise UnsupportedModel(
+            f"graft: expected a Sequential to append to, got {kind} at {site.name!r}. Graft into "
+            "the host that the record was made with."
         )
     return place
 
