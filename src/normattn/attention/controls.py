@@ -13,8 +13,8 @@ class Half(Gate):
 
         gate = ½
 
-    NAM's published gate stays within about ½ ± ¾/C, so whatever it achieves beyond this control is
-    what its attention achieves.
+    NAM's published gate is ½ with a standard deviation of about 0.25/C, so whatever it achieves
+    beyond this control is what its attention achieves.
 
     Args:
         channels: C, the number of input channels.

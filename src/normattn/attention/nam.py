@@ -37,8 +37,8 @@ class NAMChannel(Gate):
                                 w_c = |γ_c| / mean_k |γ_k|       (weighting="mean")
                                 w_c = |γ_c| / √(mean_k γ_k²)     (weighting="rms")
 
-    With the paper's weights w ≈ 1/C, so the gate stays within about ½ ± ¾/C; the other two have
-    w ≈ 1 and a gate that uses its range whatever the number of channels.
+    With the paper's weights w ≈ 1/C, so the gate is ½ with a standard deviation of about 0.25/C;
+    with the other two w ≈ 1, and the gate uses its range whatever the number of channels.
 
     Args:
         channels: C, the number of input channels.
