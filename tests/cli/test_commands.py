@@ -221,11 +221,14 @@ def test_profile_times_when_asked(cli):
         assert line["latency"]["median"] > 0
 
 
-def test_profile_leaves_out_of_all_what_does_not_fit(cli, refused):
-    options = ("--host", "resnet20", "--sites", "conv1")
-    result = cli("profile", *options, "--json")
-    assert len(json_lines(result)) >= 1
-    assert "resnet20" not in result.stderr
+def test_profile_leaves_out_of_all_what_does_not_fit_and_says_so(cli, refused):
+    options = ("--host", "mobilenetv2_035", "--classes", "10", "--input-size", "32")
+    result = cli("profile", *options, "--attention", "all", "--json")
+    shown = {line["mechanism"] for line in json_lines(result)}
+    assert {"none", "nam-channel"} <= shown
+    assert "ean" not in shown  # blocks of 8 channels make no 16 groups
+    assert "ean is left out: " in result.stderr
+    assert "groups" in refused("profile", *options, "--attention", "none,ean")
 
 
 def test_a_small_comparison_ends_in_a_table_and_a_report(cli, tmp_path):

@@ -74,7 +74,7 @@ def test_bars_count_the_trials_and_the_steps_of_the_one_that_runs(bars):
     trials, work = progress.tasks
     assert (trials.completed, trials.total) == (2, 21)
     assert (work.completed, work.total) == (15, 40)
-    assert work.description == "\\[3/21] ean(groups=8), seed 1"  # brackets are no markup
+    assert work.description == "[3/21] ean(groups=8), seed 1"
     show({"event": "evaluate", "epoch": 2, "batch": 1, "batches": 2} | TRIAL)
     assert (work.completed, work.total) == (15, 40)
     show({"event": "done", "metrics": {"top1_error": 5.0}} | TRIAL)
