@@ -246,16 +246,24 @@ def test_the_table_holds_the_means_and_half_intervals_of_the_records(run: Path, 
     assert page.rows[-1][7].endswith("| worse")
 
 
-def test_every_trial_is_a_dot_at_its_error(run: Path) -> None:
+def dots(svg: str, row: int) -> list[float]:
+    group = re.search(rf'-seeds-{row}">(.*?)</g>\s*</g>', svg, re.DOTALL)
+    return [float(x) for x in re.findall(r'<use [^>]*x="([-\d.]+)"', group[1] if group else "")]
+
+
+@pytest.mark.parametrize("baseline", [None, "none", "half"])
+def test_every_trial_is_a_dot_at_its_error_or_difference(run: Path, baseline: str | None) -> None:
     records = read_run(run)
-    groups = build_page(records, summarise(records)).groups
-    svg = groups[0].pictures[0].svg
-    drawn, true = [], []
-    for row, name in enumerate(records.protocol.mechanisms):
-        group = re.search(rf'id="errors-seeds-{row}">(.*?)</g>\s*</g>', svg, re.DOTALL)
-        drawn += [float(x) for x in re.findall(r'<use [^>]*x="([-\d.]+)"', group[1])]
-        true += [trial.metrics["top1_error"] for trial in records.of(name)]
-    assert len(drawn) == len(true) == 21
+    page = (run / "report.html").read_text()
+    pictures = re.findall("<svg.*?</svg>", page, re.DOTALL)
+    place = [None, "none", "half"].index(baseline)
+    names = MECHANISMS[place:]  # a baseline is not compared to itself or to a later one
+    drawn = [x for row in range(len(names)) for x in dots(pictures[place], row)]
+    errors = {(t.mechanism, t.seed): t.metrics["top1_error"] or 0.0 for t in records.trials}
+    true = [
+        errors[n, s] - (errors[baseline, s] if baseline else 0) for n in names for s in range(3)
+    ]
+    assert len(drawn) == len(true) == 3 * len(names)
     slope, offset = np.polyfit(true, drawn, 1)
     assert slope > 0
     np.testing.assert_allclose(np.polyval([slope, offset], true), drawn, atol=1e-3)
@@ -394,6 +402,18 @@ def test_the_csv_keeps_negative_numbers_and_disarms_text(run: Path) -> None:
     assert rows[0]["reason"] == "'@x"
     assert rows[-4]["mechanism"] == "'=1+1"
     assert len(rows) == 21
+
+
+@pytest.mark.parametrize("label", ["$\\frac$", "a\x00b\ud800", "😀 ع", "<b>&\"'</b>", "]]>-->"])
+def test_odd_labels_are_drawn_as_text(label: str) -> None:
+    mark = Mark(label, 1.0, 0.5, 1.5, (0.5, 1.5))
+    for picture in (
+        intervals("a", label, "x", [mark], [(label, 1.0)]),
+        tradeoff("b", label, "x", [(label, 1.0, mark)]),
+    ):
+        page = Page(picture.svg)
+        assert label.replace("\x00", " ").replace("\ud800", " ") in page.words
+        assert "b" not in [tag for tag, _ in page.tags]
 
 
 def test_figures_stand_many_marks_equal_marks_and_none_measured() -> None:

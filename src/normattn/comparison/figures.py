@@ -127,7 +127,7 @@ def _references(axes: Axes, references: Sequence[tuple[str, float]]) -> None:
         style = "-" if label == references[0][0] else (0, (4, 3))
         axes.axvline(value, color=MUTED, linewidth=0.9, linestyle=style, zorder=1)
         axes.annotate(
-            label, (value, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+            shortened(label), (value, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
             textcoords="offset points", ha=lean, fontsize=9, color=MUTED,
         )  # fmt: skip
 
