@@ -112,11 +112,34 @@ def epoch() -> Rows:
     return [*results, {"provider": "whole job", "seconds": round(total, 2)}]
 
 
+def images() -> Rows:
+    """Augmented 32×32 images a second on one thread: gather, pad, crop and flip, as in training."""
+    from normattn.data import train_batches
+    from normattn.data.splits import MemorySplit
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pixels = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8)
+    split = MemorySplit(pixels, torch.zeros(len(pixels), dtype=torch.int64))
+
+    def run(augment: str) -> None:
+        for _ in train_batches(split, batch_size=128, seed=0, epoch=0, augment=augment):
+            pass
+
+    augments = ("none", "pad-crop", "pad-crop-flip")
+    providers = {augment: partial(run, augment) for augment in augments}
+    results = rows(interleave(providers, 7), "none")
+    torch.set_num_threads(threads)
+    used = len(pixels) // 128 * 128
+    return [{**row, "images_per_second": round(used / row["median_ms"] * 1e3)} for row in results]
+
+
 #: name → (function, tests that must pass first)
 CASES: dict[str, tuple[Callable[[], Rows], tuple[str, ...]]] = {
     "gate": (gate, ("tests/attention/test_nam.py",)),
     "start": (start, ("tests/test_architecture.py",)),
     "epoch": (epoch, ("tests/training",)),
+    "images": (images, ("tests/data",)),
 }
 
 PINNED = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
