@@ -416,6 +416,15 @@ def test_odd_labels_are_drawn_as_text(label: str) -> None:
         assert "b" not in [tag for tag, _ in page.tags]
 
 
+def test_an_axis_of_errors_ends_at_0_and_100_percent() -> None:
+    wide = [Mark("none", 50.0, -400.0, 500.0, (20.0, 80.0))]
+    words = Page(intervals("a", "A", "x", wide, [], percent=True).svg).words
+    assert "−200" not in words
+    assert "0" in words
+    assert "100" in words
+    assert "200" not in Page(tradeoff("b", "B", "x", [("none", 1.0, wide[0])]).svg).words
+
+
 def test_figures_stand_many_marks_equal_marks_and_none_measured() -> None:
     many = [Mark(f"m{i}", 5.0, None, None, (5.0,)) for i in range(40)]
     assert intervals("a", "A", "x", many, [("none", 5.0), ("half", 5.0)]).svg.count("<text") > 40

@@ -29,11 +29,13 @@ class Mark:
 
 
 def intervals(
-    name: str, title: str, axis: str, marks: Sequence[Mark], references: Sequence[tuple[str, float]]
-) -> Picture:
+    name: str, title: str, axis: str, marks: Sequence[Mark], references: Sequence[tuple[str, float]],
+    *, percent: bool = False,
+) -> Picture:  # fmt: skip
     """Draw a row a mechanism: every seed a dot, the mean a bar, the 95 % interval a line.
 
-    ``references`` are vertical lines, as (label, value).
+    ``references`` are vertical lines, as (label, value). With ``percent`` the axis ends at 0 and 100,
+    whatever the intervals say.
     """
 
     def draw(figure: Figure) -> None:
@@ -51,6 +53,8 @@ def intervals(
             )  # fmt: skip
         axes.set_yticks(range(len(marks)), [shortened(mark.label) for mark in marks])
         axes.set_ylim(len(marks) - 0.5, -0.5)
+        if percent:
+            axes.set_xlim(*_percent(axes.get_xlim()))
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_xlabel(axis)
 
@@ -70,6 +74,7 @@ def tradeoff(
                 axes.plot([cost, cost], [mark.low, mark.high], color=mark.color, linewidth=1.2)
             axes.plot([cost], [mark.mean], "o", color=mark.color, markersize=6, zorder=3)
         axes.margins(x=0.12, y=0.1)
+        axes.set_ylim(*_percent(axes.get_ylim()))
         axes.set_xlabel(axis)
         axes.set_ylabel("Top-1 error (%)")
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -111,6 +116,12 @@ def curves(
     count = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
     alt = f"{axis} by epoch for {label}: {count}{last}."
     return picture(name, label, alt, draw, width=2.9, height=2.0)
+
+
+def _percent(limits: tuple[float, float]) -> tuple[float, float]:
+    """Limits of an axis of errors: nothing is below 0 or above 100 %."""
+    low, high = limits
+    return (max(low, -1.0), min(high, 101.0))
 
 
 def _line(axes: Axes, series: Series, **style: Any) -> None:

@@ -79,7 +79,7 @@ def _errors(records: RunRecords, summary: Summary) -> Group:
     pictures = []
     if marks:
         pictures = [
-            intervals("errors", "Top-1 error", "Top-1 error (%)", marks, references),
+            intervals("errors", "Top-1 error", "Top-1 error (%)", marks, references, percent=True),
             *_differences(summary, values),
         ]
     return Group(
