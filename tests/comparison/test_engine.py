@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from normattn import _files
-from normattn.comparison import engine, trial
+from normattn.comparison import child, engine, trial
 from normattn.comparison.engine import compare, trial_command
 from normattn.comparison.protocol import Protocol, read_protocol, trial_folder, write_protocol
 from normattn.comparison.records import read_run
@@ -155,12 +155,14 @@ def test_a_failed_trial_is_tried_again_by_the_next_call(tmp_path):
     assert statuses(records) == ["done"] * 4
 
 
-def test_another_protocol_is_refused_with_the_difference_and_nothing_runs(tmp_path):
+def test_another_protocol_is_refused_with_the_difference_before_any_work(tmp_path, monkeypatch):
     compare(protocol(), tmp_path, command=Stub())
+    checked: list[Protocol] = []
+    monkeypatch.setattr(engine, "check", lambda protocol, device: checked.append(protocol))
     stub = Stub()
     with pytest.raises(RunError, match=r"recipe\.epochs: 1 → 2"):
-        compare(protocol(recipe=recipe("quick", epochs=2)), tmp_path, command=stub)
-    assert stub.started == []
+        compare(protocol(seeds=(2,), recipe=recipe("quick", epochs=2)), tmp_path, command=stub)
+    assert (stub.started, checked) == ([], [])
     assert read_protocol(tmp_path) == protocol()
 
 
@@ -207,6 +209,17 @@ def test_a_progress_that_fails_takes_the_trial_down_with_it(tmp_path):
         compare(protocol(), tmp_path, command=Stub(none="wait"), progress=fail)
     saved = trial_folder(tmp_path, "none", 0) / "saved"
     assert saved.read_text() == str(int(signal.SIGTERM))
+
+
+def test_a_trial_that_does_not_end_when_its_run_breaks_off_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "_PATIENCE", 0.1)
+
+    def fail(event):
+        if event["event"] == "ready":
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        compare(protocol(), tmp_path, command=Stub(none="deaf"), progress=fail)
 
 
 @pytest.mark.parametrize(

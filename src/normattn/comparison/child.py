@@ -13,6 +13,8 @@ from ..training import Interrupted
 
 Progress = Callable[[Mapping[str, Any]], None]
 
+_PATIENCE = 60.0  # seconds that a process gets to save its state when nobody follows it any more
+
 
 class Child:
     """Runs one process at a time and passes SIGINT and SIGTERM on to it.
@@ -81,8 +83,12 @@ def _follow(process: subprocess.Popen[str], tell: Progress) -> int:
         return process.wait()
     finally:
         if process.poll() is None:
-            process.terminate()  # it saves its state
-            process.wait()
+            process.terminate()  # it saves its state, while we go on emptying its pipe
+            try:
+                process.communicate(timeout=_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         if process.stdout is not None:
             process.stdout.close()
 
