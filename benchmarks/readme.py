@@ -69,6 +69,7 @@ def comparison(records: RunRecords, summary: Summary) -> str:
     images = trial.details["data"]["train"]
     machine, versions = trial.details["machine"], trial.details["versions"]
     finished = max(t.details["finished"] for t in records.trials if t.status == "done")[:10]
+    commit = str(trial.details.get("commit") or "unknown")[:9]
     evidence = RUN.relative_to(ROOT).as_posix()
     done = sum(t.status == "done" for t in records.trials)
     lines = [
@@ -84,7 +85,7 @@ def comparison(records: RunRecords, summary: Summary) -> str:
         "![Top-1 error of each mechanism with its interval](docs/images/cifar100.svg)",
         "",
         "Lower is better; mean ± half of the 95 % t-interval; Δ in points, paired by seed, "
-        f"verdicts after Holm's correction. Commit {str(trial.details.get('commit') or 'unknown')[:9]}, "
+        f"verdicts after Holm's correction. Commit {commit}, "
         f"torch {versions['torch']}, {machine['name']}, {finished}. Evidence: [`{evidence}`]"
         f"({evidence}/report.md); made by `python benchmarks/cifar100.py`.",
     ]
