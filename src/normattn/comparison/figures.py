@@ -29,13 +29,13 @@ class Mark:
 
 
 def intervals(
-    name: str, title: str, axis: str, marks: Sequence[Mark], references: Sequence[tuple[str, float]],
-    *, percent: bool = False,
+    name: str, title: str, axis: str, marks: Sequence[Mark],
+    references: Sequence[tuple[str, float]], *, percent: bool = False,
 ) -> Picture:  # fmt: skip
     """Draw a row a mechanism: every seed a dot, the mean a bar, the 95 % interval a line.
 
-    ``references`` are vertical lines, as (label, value). With ``percent`` the axis ends at 0 and 100,
-    whatever the intervals say.
+    ``references`` are vertical lines, as (label, value). With ``percent`` the axis ends at 0 and
+    100, whatever the intervals say.
     """
 
     def draw(figure: Figure) -> None:
