@@ -58,7 +58,8 @@ with joined("cpu") as ranks:
         print(json.dumps({
             "world": ranks.world, "recipe": recipe.to_json(), "weights": flat(model),
             "train_loss": record.train_loss, "top1_error": record.top1_error,
-            "stopped": stopped, "same": flat(whole) == flat(resumed), "shared": everywhere[0] == everywhere[1]}))
+            "stopped": stopped, "same": flat(whole) == flat(resumed),
+            "shared": everywhere[0] == everywhere[1]}))
 """
 
 
