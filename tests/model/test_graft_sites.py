@@ -123,6 +123,30 @@ def test_a_pattern_without_a_match_names_near_layers():
         find_sites(host("resnet20", 10), [])
 
 
+class Adding(nn.Module):
+    """Attention that looks like a residual block itself."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.inside = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        return x + self.inside(x)
+
+
+def test_what_is_inside_attention_is_no_place_of_the_host():
+    plain, grafted = host("resnet20", 10), graft(host("resnet20", 10), Adding)
+    assert find_sites(grafted) == find_sites(plain)
+    with pytest.raises(ConfigError, match=r"got '\*inside'"):
+        find_sites(grafted, "*inside")
+
+
+def test_dropout_at_the_end_hides_no_norm():
+    body = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Dropout(0.5))
+    (site,) = find_sites(Net(Residual(body)), input_size=8)
+    assert (site.how, site.fed_by) == ("append", "blocks.0.body.1")
+
+
 def test_a_matched_layer_must_return_a_map():
     with pytest.raises(UnsupportedModel, match=r"shape \(1, 10\) from Linear at 'fc'"):
         find_sites(host("resnet20", 10), "fc")

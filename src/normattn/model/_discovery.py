@@ -125,8 +125,7 @@ class Trace(TorchFunctionMode):
 
     def _note_sum(self, args: Any) -> None:
         nodes = [self._node(a) for a in args[:2] if isinstance(a, Tensor)]
-        # An attention module may add too; that is no branch of the host.
-        if len(nodes) < 2 or not self._stack or any(mark(f.module) for f in self._stack):
+        if len(nodes) < 2 or not self._stack:
             return
         left, right = nodes
         if left is None or right is None or left.shape != right.shape or len(left.shape) != 4:
