@@ -137,6 +137,7 @@ class Adding(nn.Module):
 def test_what_is_inside_attention_is_no_place_of_the_host():
     plain, grafted = host("resnet20", 10), graft(host("resnet20", 10), Adding)
     assert find_sites(grafted) == find_sites(plain)
+    graft(grafted, Adding, sites="stages")
     with pytest.raises(ConfigError, match=r"got '\*inside'"):
         find_sites(grafted, "*inside")
 
@@ -147,11 +148,22 @@ def test_dropout_at_the_end_hides_no_norm():
     assert (site.how, site.fed_by) == ("append", "blocks.0.body.1")
 
 
+class ChannelsLast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x):
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 def test_a_matched_layer_must_return_a_map():
     with pytest.raises(UnsupportedModel, match=r"shape \(1, 10\) from Linear at 'fc'"):
         find_sites(host("resnet20", 10), "fc")
     with pytest.raises(UnsupportedModel, match="no such output from ModuleList at 'blocks'"):
         find_sites(Net(nn.Conv2d(8, 8, 1)), "blocks*")
+    with pytest.raises(UnsupportedModel, match="channels last, from LayerNorm"):
+        find_sites(Net(ChannelsLast()), "blocks.0.norm", input_size=8)
 
 
 def test_attention_follows_an_activation_that_was_chosen():
@@ -290,6 +302,45 @@ def test_maps_with_channels_last_in_shape_are_no_sites(library):
 def test_a_host_of_one_stage_has_no_stage_ends():
     with pytest.raises(UnsupportedModel, match="several stages, got Net with 1"):
         find_sites(Net(Residual(nn.Conv2d(8, 8, 1))), "stages", input_size=8)
+    with pytest.raises(UnsupportedModel, match="several stages, got Inline with 0"):
+        find_sites(Inline(), "stages", input_size=8)
+
+
+class Twice(Residual):
+    def forward(self, x):
+        return x + self.body(self.body(x))
+
+
+class Added(Residual):
+    """A branch that joins two shortcuts and so ends twice."""
+
+    def forward(self, x):
+        y = self.body(x)
+        return (x + y) * (2 * x + y)
+
+
+def test_a_branch_that_is_added_twice_is_one_site():
+    assert names(Net(Added(nn.Conv2d(8, 8, 1)))) == ["blocks.0.body"]
+
+
+class Idle(nn.Module):
+    """Does nothing at inference; perhaps with a weight."""
+
+    def __init__(self, *sizes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(*sizes)) if sizes else None
+
+    def forward(self, x):
+        return x + self.weight if self.training else x
+
+
+@pytest.mark.parametrize(("slot", "how"), [(Idle(), "before"), (Idle(1), "after")])
+def test_attention_goes_in_front_of_an_empty_slot_without_weights(slot, how):
+    block = Residual(nn.Conv2d(8, 8, 1))
+    block.slot = slot
+    block.forward = lambda x: x + block.slot(block.body(x))
+    (site,) = find_sites(Net(block), input_size=8)
+    assert (site.name, site.how) == ("blocks.0.slot", how)
 
 
 def test_a_layer_that_runs_twice_is_refused():
@@ -299,20 +350,30 @@ def test_a_layer_that_runs_twice_is_refused():
         find_sites(Net(Residual(conv), Residual(conv)), input_size=8)
     with pytest.raises(UnsupportedModel, match=r"2 runs of BatchNorm2d at 'blocks\.0'"):
         find_sites(Net(shared, block, shared), "blocks.0", input_size=8)
+    with pytest.raises(UnsupportedModel, match=r"2 runs of Sequential at 'blocks\.0\.body'"):
+        find_sites(Net(Twice(block)), input_size=8)
 
 
 def test_a_second_name_for_a_stage_does_no_harm():
     model = Net(Residual(nn.Conv2d(8, 8, 1)), Residual(nn.Sequential(nn.Conv2d(8, 8, 1))))
     model.also = model.blocks
-    model.first = model.blocks[0]
+    model.first, model.last = model.blocks[0], model.blocks[1].body
     graft(model, "half", input_size=8)
     assert [g.site for g in grafts(model)] == ["blocks.0.body", "blocks.1.body"]
     with pytest.raises(UnsupportedModel, match=r"the names blocks\.0 and first of Residual"):
         find_sites(model, "first", input_size=8)
 
 
+class Noisy(nn.Module):
+    """Draws random numbers in evaluation, too."""
+
+    def forward(self, x):
+        return x * torch.rand_like(x)
+
+
 def test_the_dry_run_leaves_no_trace():
     model = timm.create_model("resnet18", drop_rate=0.5, drop_path_rate=0.5).train()
+    model.maxpool = Noisy()
     model.layer2.eval()
     flags = [module.training for module in model.modules()]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

@@ -105,10 +105,5 @@ def _noise(site: Site, like: Tensor) -> Tensor:
 
 
 def _respond(module: nn.Module, x: Tensor) -> Any:
-    training = {m: m.training for m in module.modules()}
-    try:
-        with torch.no_grad():
-            return module.eval()(x)
-    finally:
-        for m, flag in training.items():
-            m.training = flag
+    with torch.no_grad():
+        return module.eval()(x)  # the mode that the site has is set on insertion

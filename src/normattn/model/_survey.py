@@ -75,7 +75,7 @@ class Survey:
     def branches(self) -> tuple[Site, ...]:
         """Return the ends of all residual and inverted-residual branches, in running order."""
         sites = [self._site(self._end_of(block), block.kind) for block in self._blocks()]
-        return tuple(dict.fromkeys(sites))
+        return tuple({site.name: site for site in sites}.values())  # a branch may be added twice
 
     def stages(self) -> tuple[Site, ...]:
         """Return the ends of the stages: the last of each run of blocks with one output shape.
@@ -144,19 +144,18 @@ class Survey:
         return _Block(s.owner, deeper, "projection")
 
     def _end_of(self, block: _Block) -> str:
-        """Return the module that ends a branch: the block's own child, if it is one."""
+        """Return the last module of the block, and the outermost, that returned the branch."""
         owner = self.names[block.module]
         prefix = f"{owner}." if owner else ""
         names = [self.names.get(module, "") for module in block.branch.emitters]
         inside = [name for name in names if name != owner and name.startswith(prefix) and name]
-        children = [name for name in inside if "." not in name.removeprefix(prefix)]
         if not inside:
             raise UnsupportedModel(
                 "graft: expected a residual branch that ends in a module, got one that ends in the "
                 f"forward of {type(block.module).__name__} at {owner!r}. Give sites as patterns of "
                 "module names."
             )
-        return (children or inside)[-1]
+        return inside[-1]
 
     def _stage_of(self, block: _Block) -> str:
         """Return the Sequential that the block ends, or else the block itself."""
@@ -170,6 +169,7 @@ class Survey:
         node = self.trace.outputs.get(module)
         if node is None or len(node.shape) != 4 or node.features_last:
             got = "no such output" if node is None else f"shape {tuple(node.shape)}"
+            got += ", channels last," if node is not None and node.features_last else ""
             raise UnsupportedModel(
                 f"graft: expected a layer with one output of shape (B, C, H, W), got {got} from "
                 f"{type(module).__name__} at {name!r}. Choose another site."
