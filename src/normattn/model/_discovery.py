@@ -84,6 +84,7 @@ class Trace(TorchFunctionMode):
         self.calls: Counter[nn.Module] = Counter()
         self.outputs: dict[nn.Module, Node] = {}  # of modules that return one tensor
         self.idle: set[nn.Module] = set()  # returned what they were given, untouched
+        self.many_inputs: set[nn.Module] = set()  # called with more than one argument
         # Weak references: an id is a tensor's own only while it lives, and maps can be large.
         self._nodes: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
         self._count = 0
@@ -136,6 +137,8 @@ class Trace(TorchFunctionMode):
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         given = list(_tensors((args, kwargs)))
+        if len(args) != 1 or kwargs:
+            self.many_inputs.add(module)
         if not self._stack:
             for tensor in given:
                 self._add(tensor, ())
@@ -166,20 +169,27 @@ def trace(host: nn.Module, size: tuple[int, int]) -> Trace:
     Raises:
         UnsupportedModel: the host does not run on such an input.
     """
-    parameter = next((p for p in host.parameters() if p.is_floating_point()), torch.empty(0))
     convolutions = (m for m in host.modules() if isinstance(m, nn.Conv2d))
-    channels = next((m.in_channels for m in convolutions), 3)
+    first = next((m.in_channels for m in convolutions), 3)
+    failures = []
+    for channels in dict.fromkeys((first, 3)):  # the first convolution may not see the image
+        try:
+            return _run(host, channels, size)
+        except Exception as error:
+            failures.append(error)
+    raise UnsupportedModel(
+        f"graft: expected {type(host).__name__} to run on an input of shape "
+        f"{(1, first, *size)}, got {type(failures[0]).__name__}: {failures[0]} Give its size as "
+        "input_size=(H, W)."
+    ) from failures[0]
+
+
+def _run(host: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
+    parameter = next((p for p in host.parameters() if p.is_floating_point()), torch.empty(0))
     image = torch.zeros(1, channels, *size, dtype=parameter.dtype, device=parameter.device)
     record = Trace()
-    try:
-        with _quietly(host), _hooked(host, record), torch.no_grad(), record:
-            host(image)
-    except Exception as error:
-        raise UnsupportedModel(
-            f"graft: expected {type(host).__name__} to run on an input of shape "
-            f"{tuple(image.shape)}, got {type(error).__name__}: {error} Give its size as "
-            "input_size=(H, W)."
-        ) from error
+    with _quietly(host), _hooked(host, record), torch.no_grad(), record:
+        host(image)
     return record
 
 

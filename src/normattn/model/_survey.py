@@ -117,8 +117,10 @@ class Survey:
         """Return the blocks with a branch, in running order."""
         found = [block for s in self.trace.sums if (block := self._residual(s)) is not None]
         known = {block.module for block in found}
+        ends = {block.branch for block in found}  # a block may be the branch of one around it
         for module, node in self.trace.outputs.items():
-            if _is_inverted(module) and module in self.names and module not in known:
+            new = module not in known and node not in ends
+            if new and _is_inverted(module) and module in self.names:
                 found.append(_Block(module, node, "plain"))
         if not found:
             raise UnsupportedModel(
@@ -129,19 +131,23 @@ class Survey:
 
     def _residual(self, s: Sum) -> _Block | None:
         """Tell the branch from the shortcut; None if this is no residual addition."""
-        if s.owner not in self.names:
+        owner = self.names.get(s.owner)
+        if owner is None or (owner and _merges(s.owner)):
             return None
-        if s.left.comes_from(s.right):
-            return _Block(s.owner, s.left, "identity")
-        if s.right.comes_from(s.left):
-            return _Block(s.owner, s.right, "identity")
+        shortcut, branch = sorted((s.left, s.right), key=lambda node: (node.depth, node.order))
+        if branch.comes_from(shortcut):
+            # A layer's own arithmetic, as in ConvNeXt V2's response normalization, is no branch.
+            own = branch.depth == shortcut.depth and not any(True for _ in s.owner.children())
+            return None if own else _Block(s.owner, branch, "identity")
         # A fusion of several inputs, as in a feature pyramid, is no residual; nor are parallel
-        # branches of one depth, as in RepVGG.
-        origins = [node.ancestors(until=s.inputs) & s.inputs for node in (s.left, s.right)]
-        if origins[0] != origins[1] or s.left.depth == s.right.depth:
+        # branches of one depth.
+        origins = [node.ancestors(until=s.inputs) & s.inputs for node in (shortcut, branch)]
+        if origins[0] != origins[1] or shortcut.depth == branch.depth:
             return None
-        deeper = s.left if s.left.depth > s.right.depth else s.right
-        return _Block(s.owner, deeper, "projection")
+        # Nor two that have gone far from each other, as where HRNet joins its resolutions: a
+        # shortcut is a convolution long, or a separable one.
+        fork = max((node.depth for node in shortcut.ancestors() & branch.ancestors()), default=0)
+        return _Block(s.owner, branch, "projection") if shortcut.depth <= fork + 2 else None
 
     def _end_of(self, block: _Block) -> str:
         """Return the last module of the block, and the outermost, that returned the branch."""
@@ -176,6 +182,7 @@ class Survey:
             )
         how = self._how(module)
         self._refuse_shared(module, name, how)
+        self._refuse_lost(module, name, how)
         _, channels, height, width = node.shape
         return Site(name, channels, (height, width), kind, how, self._norm_behind(node))
 
@@ -190,6 +197,21 @@ class Survey:
             f"graft: expected a layer that is used once, got {got} of {type(module).__name__} at "
             f"{name!r}. Choose sites with layers of their own, by patterns of module names."
         )
+
+    def _refuse_lost(self, module: nn.Module, name: str, how: How) -> None:
+        """Refuse a place where attention could not run, or would vanish later."""
+        if how != "append" and module in self.trace.many_inputs:
+            raise UnsupportedModel(
+                f"graft: expected a layer that takes one input, got {type(module).__name__} at "
+                f"{name!r}, which takes several. Choose another site, such as a layer inside it."
+            )
+        for end, letter in enumerate(name):
+            if letter == "." and _merges(self.at[name[:end]]):
+                raise UnsupportedModel(
+                    "graft: expected a place that stays, got one inside "
+                    f"{type(self.at[name[:end]]).__name__}, whose reparameterize() may drop the "
+                    f"attention, at {name!r}. Choose a site around it."
+                )
 
     def _how(self, module: nn.Module) -> How:
         if type(module) is nn.Sequential:
@@ -206,3 +228,8 @@ class Survey:
 
 def _is_inverted(module: nn.Module) -> bool:
     return type(module).__name__ in INVERTED_RESIDUALS
+
+
+def _merges(module: nn.Module) -> bool:
+    """Tell whether a block can replace what is in it by one convolution, as RepVGG's do."""
+    return any(hasattr(module, name) for name in ("reparameterize", "switch_to_deploy"))
