@@ -53,6 +53,9 @@ def test_attention_takes_the_gates_that_the_paper_penalises(model):
 def test_norms_takes_the_hosts_and_none_inside_a_gate(model):
     assert names(model, "norms") == ["1.weight"]
     assert names(nn.Sequential(CBAM(16)), "norms") == []
+    plain = normattn.host("resnet20", 10)
+    grafted = normattn.graft(normattn.host("resnet20", 10), nn.BatchNorm2d)  # another's attention
+    assert names(grafted, "norms") == names(plain, "norms")
 
 
 def test_all_is_both_in_the_order_of_the_model(model):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..attention import Gate
 from ..errors import ConfigError, unknown
+from ._insertion import mark
 
 Scales = Literal["attention", "norms", "all"]
 
@@ -68,7 +69,7 @@ def scale_factors(model: nn.Module, on: Scales) -> list[tuple[str, nn.Parameter]
     """Return the scale factors that a penalty acts on, with their names in the state dict.
 
     ``attention``: what the gates call their scales, where the paper penalises them. ``norms``: the
-    weights of the host's normalization layers, none inside a gate. These include the last norm of
+    weights of the host's normalization layers, none inside attention. They include the last norm of
     each residual branch; driven to zero it shuts the branch, so what slims a model must look
     before it cuts.
     """
@@ -87,7 +88,7 @@ def scale_factors(model: nn.Module, on: Scales) -> list[tuple[str, nn.Parameter]
 
 
 def _host_norms(module: nn.Module) -> list[nn.Parameter]:
-    if isinstance(module, Gate):
+    if isinstance(module, Gate) or mark(module) is not None:  # attention, ours or another's
         return []
     if isinstance(module, _NORMS):
         return [] if module.weight is None else [module.weight]
