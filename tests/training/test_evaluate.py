@@ -45,9 +45,11 @@ def test_metrics_are_json(tiny, data):
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_keeps_its_mode_and_its_statistics(tiny, data, training):
     model = tiny().train(training)
+    model[1].train(not training)  # a frozen norm, for instance
     before = model[1].running_mean.clone()
     evaluate(model, data)
     assert model.training is training
+    assert model[1].training is not training
     assert torch.equal(model[1].running_mean, before)
 
 

@@ -137,10 +137,12 @@ def require_outputs(logits: torch.Tensor, classes: int) -> None:
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
+    """Evaluation mode; afterwards each module is in its own, as norms may be frozen in theirs."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        model.train(training)
+        for module, mode in modes.items():
+            module.training = mode
