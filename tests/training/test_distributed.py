@@ -41,7 +41,7 @@ with joined("cpu") as ranks:
     model = nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 10))
     record = fit(model, data, recipe, seed=3, device="cpu").last
     whole, resumed = with_batch_norm(), with_batch_norm()
-    fit(whole, data, recipe, seed=3, device="cpu", folder=folder + "/whole")
+    uncut = fit(whole, data, recipe, seed=3, device="cpu", folder=folder + "/whole").last
     def interrupt(event):  # the first process alone is told, both must stop
         if event["event"] == "step" and event["step"] == 6:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -51,7 +51,7 @@ with joined("cpu") as ranks:
         stopped = False
     except Interrupted:
         stopped = True
-    fit(resumed, data, recipe, seed=3, device="cpu", folder=folder + "/cut")
+    cut = fit(resumed, data, recipe, seed=3, device="cpu", folder=folder + "/cut").last
     everywhere = [None, None]
     torch.distributed.all_gather_object(everywhere, flat(resumed))
     if ranks.first:
@@ -59,7 +59,9 @@ with joined("cpu") as ranks:
             "world": ranks.world, "recipe": recipe.to_json(), "weights": flat(model),
             "train_loss": record.train_loss, "top1_error": record.top1_error,
             "stopped": stopped, "same": flat(whole) == flat(resumed),
-            "shared": everywhere[0] == everywhere[1]}))
+            "shared": everywhere[0] == everywhere[1],
+            "uncut": [uncut.train_loss, uncut.train_top1_error],
+            "cut": [cut.train_loss, cut.train_top1_error]}))
 """
 
 
@@ -101,6 +103,7 @@ def test_two_processes_train_what_one_does(outcome, data):
 def test_a_signal_to_one_process_stops_all_and_the_resume_is_exact(outcome):
     assert outcome["stopped"]
     assert outcome["same"]
+    assert outcome["cut"] == pytest.approx(outcome["uncut"], rel=1e-12)
 
 
 def test_every_process_ends_with_the_first_ones_statistics(outcome):
@@ -112,12 +115,18 @@ def test_alone_there_is_nothing_to_agree_on():
     assert ranks.first
     assert ranks.largest(3, 1) == [3, 1]
     assert ranks.total(2.5) == [2.5]
+    assert ranks.share(2.5, 3) == (2.5, 3)
 
 
 def test_without_torchrun_no_group_is_made(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined("cpu") as ranks:
         assert (ranks.rank, ranks.world) == (0, 1)
+
+
+def test_shares_add_up_to_the_whole():
+    shares = [Ranks(choose_device("cpu"), rank, 4).share(2.0, 7) for rank in range(4)]
+    assert shares == [(0.5, 2), (0.5, 2), (0.5, 2), (0.5, 1)]
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])

@@ -46,6 +46,10 @@ class Ranks:
         distributed.all_reduce(shared)
         return [float(value) for value in shared.tolist()]
 
+    def share(self, value: float, count: int) -> tuple[float, int]:
+        """Return this process's part of a value and a count, so that ``total`` gives them back."""
+        return value / self.world, count // self.world + (self.rank < count % self.world)
+
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's buffers: each has seen its own part of the batches."""
         if self.world > 1:

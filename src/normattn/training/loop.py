@@ -126,7 +126,8 @@ class _Loop:
             place.seconds += now - last
             last = now
             self._stop_if_asked()
-            if self.saver and self.saver.due:
+            # Together, since each process has a clock and a share of the sums of its own.
+            if self.saver and self.ranks.largest(int(self.saver.due))[0]:
                 self._save()
 
     def _finish_epoch(self) -> None:
@@ -192,10 +193,11 @@ class _Loop:
 
     def _save(self) -> None:
         if self.saver:
+            loss, wrong = self.ranks.total(self.place.loss, self.place.wrong)
             state = {
                 "identity": self.identity,
                 "world": self.ranks.world,
-                "place": asdict(self.place),
+                "place": {**asdict(self.place), "loss": loss, "wrong": int(wrong)},
                 "history": [record.to_json() for record in self.history.epochs],
             }
             self.saver.save({**state, **self.stepper.state()}, self.history)
@@ -209,6 +211,7 @@ class _Loop:
             return False
         require_same(state["identity"], self.identity, self.saver.folder)
         self.place = Place(**state["place"])
+        self.place.loss, self.place.wrong = self.ranks.share(self.place.loss, self.place.wrong)
         self.history = History(tuple(EpochRecord(**record) for record in state["history"]))
         self.stepper.load(state)
         done = f"{self.place.epoch} of {self.recipe.epochs} epochs and {self.place.batch} batches"
