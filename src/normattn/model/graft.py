@@ -79,7 +79,8 @@ def graft(
     The sites are found by running the host once, in eval mode, on one image of zeros, which leaves
     it as it was. The host's state-dict keys keep their names, so pretrained weights load before and
     after; the attention's are ``<site>.attn.*``. Either every site gets its module or the host
-    stays unchanged.
+    stays unchanged. (Names of parameters have a ``.base`` in them where a container wraps a layer;
+    give ``torch.func.functional_call`` those of ``named_parameters()``, not the state dict's.)
 
     Args:
         host: the model. It takes a batch of images, and its residual branches are
