@@ -132,6 +132,22 @@ def test_another_job_in_the_folder_is_refused_with_the_difference(job, tmp_path)
         run_job(dataclasses.replace(with_recipe(job, lr=0.05), seed=2), tmp_path)
 
 
+def test_a_job_refused_for_a_mistake_leaves_its_folder_to_the_corrected_one(job, tmp_path):
+    with pytest.raises(ConfigError, match="got 'resnet21'"):
+        run_job(dataclasses.replace(job, host="resnet21"), tmp_path)
+    with pytest.raises(ConfigError, match="batch size"):
+        run_job(with_recipe(job, batch_size=4096), tmp_path)
+    record = run_job(job, tmp_path)
+    assert (record["status"], record["resumed"]) == ("done", 0)
+
+
+def test_a_failed_job_that_has_trained_keeps_its_folder(job, tmp_path):
+    (tmp_path / "trial.json").write_text(json.dumps({"status": "failed", "job": job.to_json()}))
+    (tmp_path / "state.previous.pt").write_bytes(b"what there is to lose")
+    with pytest.raises(RunError, match="seed: 1 → 2"):
+        run_job(dataclasses.replace(job, seed=2), tmp_path)
+
+
 def test_a_folder_in_use_is_refused(job, tmp_path):
     with _files.folder_lock(tmp_path), pytest.raises(RunError, match=f"pid {os.getpid()}"):
         run_job(job, tmp_path)

@@ -19,6 +19,11 @@ PREVIOUS = "state.previous.pt"
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 
 
+def exists(folder: Path) -> bool:
+    """Return whether a state, whole or not, is saved in ``folder``."""
+    return any((folder / name).exists() for name in (STATE, PREVIOUS))
+
+
 def write_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace ``state.pt``; what stood there becomes ``state.previous.pt``.
 

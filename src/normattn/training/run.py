@@ -158,7 +158,14 @@ def summary(history: History) -> dict[str, float | int | None]:
 
 
 def _open_trial(job: Job, folder: Path) -> dict[str, Any]:
-    """Return the folder's trial.json, {} if there is none; RunError if it is another job's."""
+    """Return the folder's trial.json, {} if there is nothing in it to go on with.
+
+    A folder belongs to a job from its first saved state on. Before that there is nothing to lose,
+    so that a job refused for a wrong name can be corrected and started again in the same folder.
+
+    Raises:
+        RunError: the folder holds another job, which has begun, or something else altogether.
+    """
     path = folder / _TRIAL
     if not path.exists():
         return {}
@@ -168,12 +175,14 @@ def _open_trial(job: Job, folder: Path) -> dict[str, Any]:
             f"{path}: expected the record of a job, got something else. Choose another folder."
         )
     lines = list(differences(trial["job"], job.to_json()))
-    if lines:
-        raise RunError(
-            f"{folder}: expected the job that the folder was made for, got another one "
-            f"({'; '.join(lines)}). Choose another folder, or repeat the first settings."
-        )
-    return trial
+    if not lines:
+        return trial
+    if trial.get("status") != "done" and not checkpoint.exists(folder):
+        return {}
+    raise RunError(
+        f"{folder}: expected the job that the folder was made for, got another one "
+        f"({'; '.join(lines)}). Choose another folder, or repeat the first settings."
+    )
 
 
 def _now() -> str:
