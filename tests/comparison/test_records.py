@@ -7,6 +7,8 @@ import pytest
 
 from normattn.comparison.protocol import Protocol, trial_folder, write_protocol
 from normattn.comparison.records import read_run
+from normattn.comparison.report import write_report
+from normattn.comparison.statistics import summarise
 from normattn.errors import RunError
 from normattn.training import recipe
 
@@ -94,6 +96,47 @@ def test_a_damaged_profile_is_left_out_with_a_note(folder):
     records = read_run(folder)
     assert records.profile is None
     assert any("profile.json" in note for note in records.notes)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"mechanisms": [1]},
+        {"mechanisms": {"none": 3}},
+        {"mechanisms": {"none": {"parameters": "many"}}},
+        {"latency": {"1": {"none": 0.1}}},
+        {"latency": {"1": {"none": {"mean": 0.1}}}},
+        {"latency": {"one": {"none": {"median": 0.1}}}},
+        {"latency": [1]},
+        {"notes": 5},
+    ],
+)
+def test_a_profile_of_another_shape_is_left_out_with_a_note(folder, content):
+    (folder / "profile.json").write_text(json.dumps(content))
+    records = read_run(folder)
+    assert records.profile is None
+    assert any("profile.json" in note for note in records.notes)
+    assert all(row.latency == {} for row in summarise(records).rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parameters": "many"},
+        {"data": [1]},
+        {"data": {"skipped": 5}},
+        {"versions": "2.15"},
+        {"machine": 7},
+        {"notes": "one"},
+        {"job": "se"},
+    ],
+)
+def test_a_trial_with_values_of_another_kind_is_left_out_with_a_note(folder, change):
+    write(folder, "none", 0, DONE | change)
+    records = read_run(folder)
+    assert records.of("none")[0].status == "partial"
+    assert any("none, seed 0: trial.json" in note for note in records.notes)
+    write_report(folder)
 
 
 def test_what_could_not_be_measured_is_among_the_notes(folder):

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data import steps_per_epoch
 from ..errors import InputError
 from ..model.profile import latency, profile
 from ..training import Job, build, choose_device
@@ -21,11 +22,13 @@ def check(protocol: Protocol, device: str) -> None:
     """Open the data and build every mechanism's model, so that bad input is refused right away.
 
     Raises:
-        InputError: the data, the host, a mechanism, a site or the device cannot be had.
+        InputError: the data, the host, a mechanism, a site or the device cannot be had, or the data
+            do not fill a batch.
     """
     choose_device(device)
     jobs = _jobs(protocol)
     data = open_job_data(jobs[0])
+    steps_per_epoch(data.train, protocol.recipe.batch_size)
     for job in jobs:
         build(job, data)
 

@@ -68,7 +68,7 @@ def compare(
             identity = {"mechanism": job.mechanism, "seed": job.seed}
             place = {"trial": number, "trials": len(jobs)}
             _run_trial(job, folder, device, _marked(tell, identity | place), command, child)
-        if not (folder / "profile.json").exists():
+        if read_run(folder).profile is None:
             _files.write_json(folder / "profile.json", measure(protocol, device))
         return read_run(folder)
 

@@ -83,7 +83,10 @@ def read_run(folder: Path | str) -> RunRecords:
         for seed in protocol.seeds
     )
     profile = _read_mapping(folder / "profile.json", "the profile", notes)
-    if profile is None and any(trial.status == "done" for trial in trials):
+    if profile is not None and not _is_profile(profile):
+        notes.append("The profile: profile.json holds other things than costs and is left out.")
+        profile = None
+    if not (folder / "profile.json").exists() and any(trial.status == "done" for trial in trials):
         notes.append("No profile.json yet: costs are not shown.")
     notes.extend((profile or {}).get("notes", ()))
     return RunRecords(folder, protocol, trials, profile, tuple(notes))
@@ -94,6 +97,9 @@ def read_trial(folder: Path, mechanism: str, seed: int, notes: list[str]) -> Tri
     place = trial_folder(folder, mechanism, seed)
     name = f"{mechanism}, seed {seed}"
     details = _read_mapping(place / "trial.json", name, notes) or {}
+    if not _is_trial(details):
+        notes.append(f"{name}: trial.json holds values of another kind and is left out.")
+        details = {}
     status: Status = "partial" if place.is_dir() else "missing"
     metrics: Mapping[str, float | None] = {}
     if details.get("status") == "failed":
@@ -120,6 +126,37 @@ def _are_metrics(content: object) -> bool:
     return isinstance(content, dict) and all(
         value is None or isinstance(value, int | float) for value in content.values()
     )
+
+
+def _is_trial(details: Mapping[str, Any]) -> bool:
+    """Whether what the table and the page read in a trial.json is of its kind, where it is."""
+    kinds = {"job": dict, "data": dict, "versions": dict, "machine": dict, "notes": list}
+    if not all(isinstance(details.get(key) or kind(), kind) for key, kind in kinds.items()):
+        return False
+    data = details.get("data") or {}
+    return all(
+        isinstance(data.get(key) or [], list) for key in ("classes", "skipped", "notes")
+    ) and isinstance(details.get("parameters", 0), int)
+
+
+def _is_profile(content: Mapping[str, Any]) -> bool:
+    """Whether the costs are numbers by mechanism, and the latencies by batch size before that."""
+    latency = content.get("latency", {})
+    return (
+        isinstance(content.get("notes", []), list)
+        and _are_costs(content.get("mechanisms", {}))
+        and isinstance(latency, dict)
+        and all(
+            batch.isdecimal()
+            and _are_costs(found)
+            and all(value.get("median") is not None for value in found.values())
+            for batch, found in latency.items()
+        )
+    )
+
+
+def _are_costs(content: object) -> bool:
+    return isinstance(content, dict) and all(map(_are_metrics, content.values()))
 
 
 def _read_mapping(path: Path, what: str, notes: list[str]) -> dict[str, Any] | None:
