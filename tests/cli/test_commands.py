@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -159,17 +160,33 @@ def test_an_output_that_is_a_file_is_refused(refused, tmp_path):
     assert "can be written" in refused("train", *TINY, "--out", tmp_path / "file" / "run")
 
 
-def test_a_fault_leaves_with_its_traceback(cli, monkeypatch):
+@pytest.fixture
+def failing(cli, monkeypatch, tmp_path):
+    """Run a training that raises this error."""
     from normattn import training
+
+    def run(error):
+        def fail(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(training, "run_job", fail)
+        return cli("train", *TINY, "--out", tmp_path / "x")
+
+    return run
+
+
+def test_a_fault_that_was_foreseen_leaves_with_its_sentence(failing):
     from normattn.errors import Fault
 
-    def broken(*arguments, **options):
-        raise Fault("training: expected a finite loss, got nan.")
-
-    monkeypatch.setattr(training, "run_job", broken)
-    result = cli("train", *TINY, "--out", "unused")
+    result = failing(Fault("training: expected a finite loss, got nan."))
     assert result.exit_code == 1
-    assert isinstance(result.exception, Fault)
+    assert result.stderr == "training: expected a finite loss, got nan.\n"
+
+
+def test_any_other_fault_leaves_with_its_traceback(failing):
+    result = failing(RuntimeError("a bug"))
+    assert result.exit_code == 1
+    assert isinstance(result.exception, RuntimeError)
 
 
 def test_train_says_what_it_reached_and_repeats_it_without_training(cli, trained):
@@ -202,6 +219,36 @@ def test_evaluate_gives_the_error_of_the_training(cli, trained):
 
 def test_an_unknown_split_is_refused(refused, trained):
     assert "'val'" in refused("evaluate", trained, "--data", "digits", "--split", "test")
+
+
+@pytest.mark.parametrize(
+    "change", [{"input_size": "x"}, {"input_size": [8, 8]}, {"mean": [None]}, {"std": 1.0}]
+)
+def test_preprocessing_that_makes_no_sense_is_refused(refused, trained, tmp_path, change):
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(trained / name, tmp_path)
+    info = json.loads((tmp_path / "model.json").read_text())
+    info["preprocessing"] |= change
+    (tmp_path / "model.json").write_text(json.dumps(info))
+    assert f"got {next(iter(change))} " in refused("evaluate", tmp_path, "--data", "digits")
+
+
+def test_images_left_out_are_told(cli, trained, tmp_path):
+    from PIL import Image
+
+    for split in ("train", "val"):
+        for name in map(str, range(10)):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            Image.new("L", (8, 8), int(name)).save(folder / "0.png")
+    (tmp_path / "val" / "3" / "1.png").touch()
+    options = ("--data", f"folder:{tmp_path}", "--on-bad-image", "skip")
+    result = cli("evaluate", trained, *options, "--json")
+    assert result.exit_code == 0, result.output
+    assert "left out: 1" in result.stderr
+    small = ("--host", "resnet20", "--epochs", "1", "--set", "batch_size=10")
+    result = cli("train", *options, *small, "--out", tmp_path / "run")
+    assert "left out: 1" in result.output
 
 
 def test_profile_counts_each_mechanism(cli):

@@ -17,7 +17,7 @@ from normattn.comparison.engine import compare, trial_command
 from normattn.comparison.protocol import Protocol, read_protocol, trial_folder, write_protocol
 from normattn.comparison.records import read_run
 from normattn.comparison.statistics import summarise
-from normattn.errors import InputError, RunError
+from normattn.errors import Fault, InputError, RunError
 from normattn.training import Interrupted, recipe
 
 # A trial that does what its mechanism's entry in `behaviours` says; `first` is its first attempt.
@@ -230,6 +230,7 @@ def test_a_trial_that_does_not_end_when_its_run_breaks_off_is_killed(tmp_path, m
         ({"data": "digit"}, "digits"),
         ({"sites": "layer9.*"}, "layer9"),
         ({"train_limit": 10**9}, "train_limit"),
+        ({"train_limit": 100}, "batch size"),
     ],
 )
 @pytest.mark.usefixtures("real")
@@ -257,6 +258,24 @@ def test_a_real_comparison_trains_pairs_profiles_and_summarises(tmp_path):
     assert any("128 images" in line for line in summarise(records).unequal)
     profile = json.loads((tmp_path / "profile.json").read_text())
     assert profile["notes"] == []
+
+
+def test_damaged_costs_are_measured_again(tmp_path):
+    compare(protocol(), tmp_path, command=Stub())
+    whole = (tmp_path / "profile.json").read_text()
+    (tmp_path / "profile.json").write_text('{"latency": [1]}')
+    compare(protocol(), tmp_path, command=Stub())
+    assert (tmp_path / "profile.json").read_text() == whole
+
+
+def test_a_foreseen_fault_is_the_reason_in_its_own_words(tmp_path, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise Fault("training: expected a finite loss, got nan.")
+
+    write_protocol(protocol(), tmp_path)
+    monkeypatch.setattr(trial, "run_job", fail)
+    assert trial.main([str(tmp_path), "se", "0"]) == 1
+    assert capsys.readouterr().err == "training: expected a finite loss, got nan.\n"
 
 
 @pytest.mark.usefixtures("real")

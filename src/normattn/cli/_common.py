@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from ..errors import InputError
+from ..errors import Fault, InputError
 
 WIDE = 140  # columns in a file or a pipe, where a table need not fold
 SMALL = 64  # pixels; up to this side the CIFAR stem is the usual one
@@ -24,8 +24,8 @@ SMALL = 64  # pixels; up to this side the CIFAR stem is the usual one
 class Commands(TyperGroup):
     """The commands of `normattn`, with one place that turns what went wrong into an exit code.
 
-    2 the user's input, in one sentence; 130 Ctrl-C and 143 SIGTERM, with the command that resumes;
-    anything else is a fault: it leaves with its traceback and 1.
+    2 the user's input and 1 a fault that we foresaw, in one sentence; 130 Ctrl-C and 143 SIGTERM,
+    with the command that resumes; anything else leaves with its traceback and 1.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -39,6 +39,9 @@ class Commands(TyperGroup):
         except InputError as error:
             complain(str(error))
             raise typer.Exit(2) from error
+        except Fault as error:
+            complain(str(error))
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             complain("Interrupted.")
             raise typer.Exit(128 + signal.SIGINT) from error

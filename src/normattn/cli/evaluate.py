@@ -1,8 +1,9 @@
 """`normattn evaluate`: what saved models make of images."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -70,11 +71,15 @@ def _artifacts(path: Path) -> dict[str, Path]:
 def _open(spec: str, on_bad_image: str, info: "ArtifactInfo", model: Path) -> "ImageData":
     """Open images as the model wants them: its size, its mean and deviation, its classes."""
     from ..data import open_data
+    from ..training.identity import skipped_images
 
     wanted = info.preprocessing or {}
-    height, width = wanted.get("input_size", (0, 0, 1))[1:]
+    _require_preprocessing(wanted, model)
+    _, height, width = wanted.get("input_size", (1, 0, 1))
     side = height if height == width else None  # others are what the data have anyway
     data = open_data(spec, on_bad_image=cast("OnBadImage", on_bad_image), image_size=side)
+    if data.skipped:
+        _common.note(skipped_images(data))
     if info.classes is not None and info.classes != data.classes:
         raise ConfigError(
             f"evaluate: expected the {len(info.classes)} classes that {model} was trained on, got "
@@ -82,3 +87,16 @@ def _open(spec: str, on_bad_image: str, info: "ArtifactInfo", model: Path) -> "I
         )
     mean, std = wanted.get("mean", data.mean), wanted.get("std", data.std)
     return dataclasses.replace(data, mean=tuple(mean), std=tuple(std))
+
+
+def _require_preprocessing(wanted: Mapping[str, Any], model: Path) -> None:
+    """Refuse what is no size, mean or deviation: a person may have saved or edited it by hand."""
+    for key, kinds in {"input_size": (int,), "mean": (int, float), "std": (int, float)}.items():
+        value = wanted.get(key, [1, 1, 1])
+        fits = isinstance(value, list) and all(type(number) in kinds for number in value)
+        if fits and (key != "input_size" or len(value) == 3):
+            continue
+        raise ArtifactError(
+            f"{model}: expected preprocessing with input_size (three integers), mean and std, got "
+            f"{key} {value!r}. Correct it in model.json, or save the model again."
+        )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import Fault, InputError
 from ..training import Interrupted, run_job
 from .protocol import read_protocol, trial_folder
 
@@ -32,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         run_job(job, folder, device=given.device, progress=_send)
     except Interrupted as interrupted:
         return 128 + interrupted.signal
-    except InputError as error:
+    except (InputError, Fault) as error:
         sys.stderr.write(f"{error}\n")
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     return 0
 
 

@@ -12,6 +12,7 @@ from ..model.graft import grafts
 from .recipes import Recipe
 
 _SHOWN = 10
+_NAMED = 3
 
 
 def describe(model: nn.Module, data: ImageData, recipe: Recipe, seed: int) -> dict[str, Any]:
@@ -49,8 +50,19 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
             yield f"{prefix}{name}: {before} → {after}"
 
 
+def skipped_images(data: ImageData) -> str:
+    """Return the sentence on images that could not be read, the first of them by name."""
+    more = ", ..." if len(data.skipped) > _NAMED else ""
+    return (
+        f"Unreadable images are left out: {len(data.skipped)} "
+        f"({', '.join(data.skipped[:_NAMED])}{more})."
+    )
+
+
 def left_out(data: ImageData, recipe: Recipe, penalised: Sized, world: int) -> Iterator[str]:
     """Yield a sentence for everything that a reader might think was done, and was not."""
+    if data.skipped:
+        yield skipped_images(data)
     dropped = len(data.train) % recipe.batch_size
     if dropped:
         yield (
