@@ -56,7 +56,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: expected JSON, got something else ({error}).") from error
+        raise RunError(
+            f"{path}: expected JSON, got something else ({error}). Restore the file, or remove it."
+        ) from error
 
 
 def sha256(path: Path) -> str:

@@ -34,9 +34,10 @@ def test_folders_below_a_class_belong_to_it_and_hidden_files_are_passed_over(tmp
 
 
 def test_a_missing_or_empty_folder_is_refused_with_what_was_expected(tmp_path):
-    for place in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(DataError, match=r"expected the folders train and val .*got no val or"):
-            open_data(f"folder:{place}")
+    with pytest.raises(DataError, match=r"nowhere: expected a folder .*got nothing there"):
+        open_data(f"folder:{tmp_path / 'nowhere'}")
+    with pytest.raises(DataError, match=r"expected the folders train and val .*got no val or"):
+        open_data(f"folder:{tmp_path}")
     (tmp_path / "val").mkdir()
     with pytest.raises(DataError, match=r"got no .*/train\. Check the path"):
         open_data(f"folder:{tmp_path}")

@@ -41,6 +41,11 @@ def open_folder(root: Path) -> Source:
     Raises DataError for a folder that is missing, empty or unreadable, for a class folder without a
     file, for an image outside the class folders, and for classes that differ between the splits.
     """
+    if not root.is_dir():
+        got = "a file" if root.exists() else "nothing there"
+        raise DataError(
+            f"folder:{root}: expected a folder with train and val in it, got {got}. Check the path."
+        )
     evaluation = next((name for name in _EVALUATION if (root / name).is_dir()), None)
     if not (root / "train").is_dir() or evaluation is None:
         missing = f"{root / 'train'}" if evaluation else f"val or test in {root}"

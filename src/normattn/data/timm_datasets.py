@@ -99,8 +99,8 @@ class _Opener:
         except Exception as error:  # timm asserts, torchvision and datasets raise as they like
             raise DataError(
                 f"{self.who}: expected a data set that timm can open, got "
-                f"{type(error).__name__}: {error} Check the name, and ?root=DIR, &train=, &val= "
-                "(names of splits), &download=yes."
+                f"{type(error).__name__}: {str(error).rstrip('.')}. "
+                "Check the name, and ?root=DIR, &train=, &val= (names of splits), &download=yes."
             ) from error
 
 

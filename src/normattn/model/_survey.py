@@ -109,7 +109,8 @@ class Survey:
         for pattern in patterns:
             matched = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
             if not matched:
-                raise ConfigError(unknown("graft", f"layer of {self.host}", pattern, names))
+                known = ["blocks", "stages", *names]
+                raise ConfigError(unknown("graft", f"layer of {self.host}", pattern, known))
             chosen.update(matched)
         return tuple(self._site(name, "pattern") for name in names if name in chosen)
 

@@ -115,8 +115,8 @@ def load(path: Path | str) -> nn.Module:
         raise ArtifactError(_not_ours(folder, f"{INFO} without {WEIGHTS}"))
     if _files.sha256(weights) != info.sha256:
         raise ArtifactError(
-            f"{weights}: expected the weights that {INFO} describes, got {_kind(weights)} with "
-            "another checksum. The file is damaged or was replaced; copy the folder again."
+            f"{weights}: expected the weights that {INFO} describes, got another checksum "
+            f"({_kind(weights)}). The file is damaged or was replaced; copy the folder again."
         )
     try:
         # Clones, as the file gives views of itself at odd addresses, where sums round otherwise.
