@@ -233,22 +233,33 @@ def test_preprocessing_that_makes_no_sense_is_refused(refused, trained, tmp_path
     assert f"got {next(iter(change))} " in refused("evaluate", tmp_path, "--data", "digits")
 
 
-def test_images_left_out_are_told(cli, trained, tmp_path):
+@pytest.fixture
+def ten_colours(tmp_path):
+    """A folder of ten classes with an image each, and one file that is none."""
     from PIL import Image
 
     for split in ("train", "val"):
         for name in map(str, range(10)):
-            folder = tmp_path / split / name
+            folder = tmp_path / "images" / split / name
             folder.mkdir(parents=True)
-            Image.new("L", (8, 8), int(name)).save(folder / "0.png")
-    (tmp_path / "val" / "3" / "1.png").touch()
-    options = ("--data", f"folder:{tmp_path}", "--on-bad-image", "skip")
-    result = cli("evaluate", trained, *options, "--json")
+            Image.new("RGB", (8, 8), (int(name), 0, 0)).save(folder / "0.png")
+    (tmp_path / "images" / "val" / "3" / "1.png").touch()
+    return "--data", f"folder:{tmp_path / 'images'}", "--on-bad-image", "skip"
+
+
+def test_images_left_out_are_told(cli, ten_colours, tmp_path):
+    small = ("--host", "resnet20", "--epochs", "1", "--set", "batch_size=10")
+    result = cli("train", *ten_colours, *small, "--out", tmp_path / "run")
+    assert "left out: 1" in result.output
+    result = cli("evaluate", tmp_path / "run", *ten_colours)
     assert result.exit_code == 0, result.output
     assert "left out: 1" in result.stderr
-    small = ("--host", "resnet20", "--epochs", "1", "--set", "batch_size=10")
-    result = cli("train", *options, *small, "--out", tmp_path / "run")
-    assert "left out: 1" in result.output
+
+
+def test_colour_for_a_model_of_gray_images_is_refused(cli, trained, ten_colours):
+    result = cli("evaluate", trained, *ten_colours)
+    assert result.exit_code == 2
+    assert "expected images of 1 channels" in result.stderr
 
 
 def test_profile_counts_each_mechanism(cli):
@@ -278,7 +289,11 @@ def test_profile_leaves_out_of_all_what_does_not_fit_and_says_so(cli, refused):
     assert "groups" in refused("profile", *options, "--attention", "none,ean")
 
 
-def test_a_small_comparison_ends_in_a_table_and_a_report(cli, tmp_path):
+def test_a_small_comparison_ends_in_a_table_and_a_report(cli, tmp_path, monkeypatch):
+    from normattn.comparison import costs
+
+    monkeypatch.setattr(costs, "_SECONDS", 1e9)  # however busy the machine is
+    monkeypatch.setattr(costs, "_ROUNDS", (1, 2))
     run = tmp_path / "run"
     command = ("compare", *TINY, "--attention", "none,half", "--seeds", "1", "--out", run)
     result = cli(*command)

@@ -90,6 +90,15 @@ def test_a_host_that_is_not_ours_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
+    model = trained()
+    with torch.no_grad():
+        model.get_parameter("fc.weight")[0, 0] = float("nan")
+    with pytest.raises(ArtifactError, match=r"NaN or infinity in fc\.weight"):
+        save(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_mechanism_outside_the_registry_is_refused(tmp_path):
     model = normattn.graft(normattn.host("resnet20", 10), nn.BatchNorm2d)
     with pytest.raises(ArtifactError, match="BatchNorm2d at layer1"):

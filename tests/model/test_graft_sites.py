@@ -121,6 +121,10 @@ def test_a_pattern_without_a_match_names_near_layers():
         find_sites(host("resnet20", 10), ["bn1", "layer1.0.bn3"])
     with pytest.raises(ConfigError, match="patterns of module names, got"):
         find_sites(host("resnet20", 10), [])
+    with pytest.raises(ConfigError, match="got 3"):
+        find_sites(host("resnet20", 10), 3)
+    with pytest.raises(ConfigError, match="got 'block'. Did you mean 'blocks'"):
+        find_sites(host("resnet20", 10), "block")
 
 
 class Adding(nn.Module):

@@ -86,6 +86,12 @@ def _open(spec: str, on_bad_image: str, info: "ArtifactInfo", model: Path) -> "I
             f"the {len(data.classes)} of {spec}. Evaluate it on data with the same classes."
         )
     mean, std = wanted.get("mean", data.mean), wanted.get("std", data.std)
+    channels, *_ = wanted.get("input_size", (data.channels,))
+    if {channels, len(mean), len(std)} != {data.channels}:
+        raise ConfigError(
+            f"evaluate: expected images of {channels} channels, as {model} was trained on, got "
+            f"{data.channels} of {spec}. Evaluate it on data of the same kind."
+        )
     return dataclasses.replace(data, mean=tuple(mean), std=tuple(std))
 
 

@@ -40,6 +40,11 @@ def find_sites(
         return survey.branches()
     if sites == "stages":
         return survey.stages()
+    if not isinstance(sites, Iterable):
+        raise ConfigError(
+            "graft: expected sites to be 'blocks', 'stages' or patterns of module names, got "
+            f"{sites!r}."
+        )
     return survey.matching([sites] if isinstance(sites, str) else list(sites))
 
 

@@ -80,6 +80,12 @@ def save(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ArtifactError(
+                f"save: expected finite weights, got NaN or infinity in {name}. Nothing was "
+                "written; go back to a model from before the training diverged."
+            )
     _files.write_bytes(path / WEIGHTS, to_bytes(state))
     info = ArtifactInfo(
         host=spec,
