@@ -123,7 +123,7 @@ def test_a_pattern_without_a_match_names_near_layers():
         find_sites(host("resnet20", 10), [])
     with pytest.raises(ConfigError, match="got 3"):
         find_sites(host("resnet20", 10), 3)
-    with pytest.raises(ConfigError, match="got 'block'. Did you mean 'blocks'"):
+    with pytest.raises(ConfigError, match=r"got 'block'\. Did you mean 'blocks'"):
         find_sites(host("resnet20", 10), "block")
 
 
