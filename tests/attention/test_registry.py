@@ -72,7 +72,7 @@ def test_what_the_site_decides_is_no_option_of_a_mechanism(option):
         Mechanism("nam", {option: 3})
 
 
-@pytest.mark.parametrize("value", [[8], (8,), {}, object(), float("nan"), float("inf")], ids=repr)
+@pytest.mark.parametrize("value", [[8], (8,), {}, object, float("nan"), float("inf")], ids=repr)
 def test_option_that_cannot_be_written_down_is_refused(value):
     with pytest.raises(ConfigError, match=r"^ean: expected groups to be a finite number, a word,"):
         Mechanism("ean", {"groups": value})
