@@ -86,3 +86,13 @@ def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
     (tmp_path / f".{STATE}.abc123").write_bytes(b"half")
     Saver(tmp_path, 300, Ranks(torch.device("cpu")))
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_a_damaged_state_never_replaces_the_whole_one_before_it(tmp_path):
+    """A kill between the two renames of the next save must leave a whole generation."""
+    write_state(tmp_path, state(1))
+    write_state(tmp_path, state(2))
+    flip(tmp_path / STATE, 100)
+    write_state(tmp_path, state(3))
+    (tmp_path / STATE).unlink()
+    assert read_state(tmp_path, note=fail)["step"] == 1

@@ -34,7 +34,8 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     content = buffer.getvalue()
     current = folder / STATE
-    if current.exists():
+    # A damaged generation must not push the whole one out: a kill right here would lose both.
+    if current.exists() and _archive(current.read_bytes()) is not None:
         current.replace(folder / PREVIOUS)
     _files.write_bytes(current, content + hashlib.sha256(content).hexdigest().encode())
 
@@ -49,9 +50,8 @@ def read_state(folder: Path, note: Callable[[str], None]) -> dict[str, Any] | No
     """
     present = [folder / name for name in (STATE, PREVIOUS) if (folder / name).exists()]
     for path in present:
-        content = path.read_bytes()
-        archive, digest = content[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
-        if hashlib.sha256(archive).hexdigest().encode() == digest:
+        archive = _archive(path.read_bytes())
+        if archive is not None:
             state: dict[str, Any] = torch.load(
                 io.BytesIO(archive), map_location="cpu", weights_only=True
             )
@@ -95,3 +95,9 @@ class Saver:
             write_state(self.folder, state)
             _files.write_text(self.folder / "history.jsonl", history.to_lines())
         self._last = time.monotonic()
+
+
+def _archive(content: bytes) -> bytes | None:
+    """Return what ``torch.load`` reads of a state, or None if the checksum behind it differs."""
+    archive, digest = content[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
+    return archive if hashlib.sha256(archive).hexdigest().encode() == digest else None
