@@ -53,8 +53,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
-    name = f"cifar100-{arguments.host}"
-    run = arguments.out or ROOT / "runs" / name
+    run = arguments.out or ROOT / "runs" / f"cifar100-{arguments.host}"
     protocol = Protocol(
         data=arguments.data,
         train_limit=arguments.train_limit,
@@ -68,7 +67,7 @@ def main() -> None:
     )
     records = compare(protocol, run, progress=show)
     write_report(run)
-    keep_evidence(run, ROOT / "benchmarks" / "results" / name)
+    keep_evidence(run, ROOT / "benchmarks" / "results" / run.name)
     rich.print(table(summarise(records)))
 
 

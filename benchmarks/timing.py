@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from normattn.training.provenance import machine
+
 
 def interleave(providers: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Return the seconds of each call: every round runs all providers once, in random order."""
@@ -51,25 +53,13 @@ def rows(seconds: dict[str, list[float]], baseline: str, **labels: Any) -> list[
     ]
 
 
-def device_name() -> str:
-    """Return the processor's or the GPU's own name."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123 - a kernel file, read line by line
-            lines = [line for line in file if line.startswith("model name")]
-        return lines[0].partition(":")[2].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
-
-
 def header() -> dict[str, Any]:
     """Return what a figure must name: device, threads, versions, commit, date."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     return {
-        "device": device_name(),
+        "device": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))["name"],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
