@@ -125,11 +125,7 @@ FAMILIES = {
         "trunk_output.block4.block4-5.f",
     ),
 }
-# A host for each way in: behind a module, in front of a slot (and behind), at a Sequential's end.
-WAYS = ("own", "timm mobilenetv2", "torchvision mobilenet_v2")
-
 each_family = pytest.mark.parametrize("family", FAMILIES)
-each_way = pytest.mark.parametrize("family", WAYS)
 
 
 def build(family):
@@ -302,7 +298,7 @@ def test_channels_last_works(family):
     assert_close(actual, expected, rtol=1e-3, atol=1e-4)  # other convolution kernels run
 
 
-@each_way
+@each_family
 def test_compiles_without_a_graph_break(family):
     model = graft(build(family), "nam-channel", input_size=64)
     expected = outputs(model)
@@ -311,7 +307,7 @@ def test_compiles_without_a_graph_break(family):
     assert_close(outputs(compiled), expected)
 
 
-@each_way
+@each_family
 def test_exports(family):
     model = graft(build(family), "nam-channel", input_size=64)
     program = torch.export.export(model, (images(),))
@@ -321,7 +317,7 @@ def test_exports(family):
     } | {name for name, _ in model.named_buffers()}
 
 
-@each_way
+@each_family
 def test_bfloat16_autocast_trains(family):
     model = graft(build(family), "nam-channel", input_size=64).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
