@@ -18,6 +18,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from normattn.attention import MECHANISMS
 from normattn.comparison import RunRecords, Summary, read_run, summarise
+from normattn.comparison.statistics import ALPHA
 from normattn.comparison.table import columns
 
 ROOT = Path(__file__).parents[1]
@@ -77,12 +78,14 @@ def comparison(records: RunRecords, summary: Summary) -> str:
         f"{protocol.recipe.epochs} epochs ({protocol.recipe.name} recipe, "
         f"{protocol.recipe.precision}), {len(protocol.seeds)} seeds, {done} of "
         f"{len(records.trials)} trials finished. Every mechanism of a seed starts from the same "
-        "weights and sees the same batches and crops. The schedule is what an hour of two CPU "
-        "cores allows; the papers train for 200 epochs, so read differences, not levels.",
+        "weights and sees the same batches and crops. The schedule is what a CPU session "
+        "allows; the papers train for 200 epochs, so read differences, not levels.",
         "",
         markdown(summary),
         "",
         "![Top-1 error of each mechanism with its interval](docs/images/cifar100.svg)",
+        "",
+        uncorrected(summary),
         "",
         "Lower is better; mean ± half of the 95 % t-interval; Δ in points, paired by seed, "
         f"verdicts after Holm's correction. Commit {commit}, "
@@ -90,6 +93,23 @@ def comparison(records: RunRecords, summary: Summary) -> str:
         f"({evidence}/report.md); made by `python benchmarks/cifar100.py`.",
     ]
     return "\n".join(lines)
+
+
+def uncorrected(summary: Summary) -> str:
+    """Say which differences only the correction keeps from counting: "≈" alone would hide them."""
+    found = [
+        f"{row.mechanism} to {difference.baseline}"
+        for row in summary.rows
+        for difference in row.differences.values()
+        if difference.p is not None and difference.p_holm is not None
+        if difference.p < ALPHA <= difference.p_holm
+    ]
+    if not found:
+        return "No difference changes its verdict by the correction for several comparisons."
+    return (
+        f"Before the correction for several comparisons, p < {ALPHA:g} for: {', '.join(found)}. "
+        "More seeds would have to decide."
+    )
 
 
 def markdown(summary: Summary) -> str:

@@ -56,7 +56,10 @@ def rows(seconds: dict[str, list[float]], baseline: str, **labels: Any) -> list[
 def header() -> dict[str, Any]:
     """Return what a figure must name: device, threads, versions, commit, date."""
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.strip()
     return {
         "device": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))["name"],

@@ -2,7 +2,7 @@ import os
 import signal
 
 # pytest-xdist already fills the cores with one process each; threads of several processes that wait
-# for each other on the same cores made single tests take a hundred times as long.
+# for each other on the same cores slow each other down without bound.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that starts this in the background makes it, and so every process that a test starts,
