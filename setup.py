@@ -1,0 +1,71 @@
+"""Builds the C++ kernels with the package, without torch and without Python's own headers.
+
+What is built is a plain shared library that `normattn.kernels.cpu` loads; where there is no
+compiler the package installs without it and computes with PyTorch alone.
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+SOURCES = Path("src/normattn/kernels/cpu/csrc")
+SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+# Apple's compiler has no OpenMP of its own: one thread there.
+OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
+
+
+class BuildLibrary(build_ext):
+    """Compiles the sources side by side and names the result as a library, not as a module."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return fullname.replace(".", "/") + SUFFIX
+
+    def build_extension(self, ext: Extension) -> None:
+        version = self.distribution.get_version()
+
+        def build(source: str) -> list[str]:
+            return self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                macros=[("NORMATTN_VERSION", f'"{version}"')],
+                extra_postargs=ext.extra_compile_args,
+                depends=ext.depends,
+            )
+
+        with ThreadPoolExecutor() as pool:
+            objects = sum(pool.map(build, ext.sources), [])
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(ext.name),
+            extra_postargs=ext.extra_link_args,
+            target_lang="c++",
+        )
+
+
+class PlatformWheel(bdist_wheel):
+    """A wheel for every Python on this platform: the library links against none."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "normattn.kernels.cpu.libnormattn",
+            sources=sorted(map(str, SOURCES.glob("*.cpp"))),
+            depends=sorted(map(str, SOURCES.glob("*.h"))),
+            # Vectors wider than the platform's common ones stay inside their own file: no ABI
+            # between files depends on them, which is what -Wpsabi warns about.
+            extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden", "-Wno-psabi", *OPENMP],
+            extra_link_args=OPENMP,
+            language="c++",
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
+)

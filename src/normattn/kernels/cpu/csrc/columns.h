@@ -1,0 +1,306 @@
+// Maps in which neighbours belong to different statistics (`inner` == 1): `outer` rows of
+// `channels` columns, as channels_last gives them.
+//
+// Where the rows are few, each thread takes strips of columns, whose second pass finds them in the
+// cache. Else each takes a range of rows, and the threads meet between the passes.
+namespace NORMATTN_ISA {
+
+constexpr int TILE = 8;       // rows that share one load of the coefficients
+constexpr int BLOCK = 512;    // rows summed in float32 before they are added up in double
+constexpr int STRIP = 64;     // columns of a strip: four cache lines of float32
+constexpr int64_t STRIP_BYTES = 512 * 1024;  // of a strip's maps, that they stay in the cache
+
+INLINE int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+struct Rectangle {
+  int64_t row0, row1, column0, column1;  // a rectangle
+};
+
+// Runs a pass over a rectangle, tile by tile and in each a vector of columns at a time, with
+// begin(at) before and end(at) behind; `at` counts from the rectangle's first column, where tables
+// and sums begin.
+template <class Pass, class Begin, class End>
+INLINE void run_tiles(const Task& t, int64_t base, const Rectangle& part, bool backwards,
+                      Pass& pass, Begin&& begin, End&& end) {
+  int64_t tiles = (part.row1 - part.row0 + TILE - 1) / TILE, width = part.column1 - part.column0;
+  for (int64_t step = 0; step < tiles; step++) {
+    int64_t tile = backwards ? tiles - 1 - step : step;
+    int64_t row0 = part.row0 + tile * TILE, row1 = smaller(part.row1, row0 + TILE);
+    int64_t first = base + row0 * t.channels + part.column0, at = 0;
+    for (; at + LANES <= width; at += LANES) {
+      begin(at);
+      for (int64_t row = row0, i = first + at; row < row1; row++, i += t.channels)
+        pass.at(i, LANES, Whole{});
+      end(at);
+    }
+    if (at < width) {
+      begin(at);
+      for (int64_t row = row0, i = first + at; row < row1; row++, i += t.channels)
+        pass.at(i, (int)(width - at), Part{});
+      end(at);
+    }
+  }
+}
+
+// A rectangle's moments: double sums over blocks, float sums within.
+struct ColumnMoments {
+  int64_t width;
+  Buffer<float> origin, s, q;
+  Buffer<double> mean, m2;
+  double count = 0;
+  explicit ColumnMoments(int64_t columns)
+      : width(padded(columns)), origin(width), s(width), q(width), mean(width), m2(width) {}
+
+  void close(double n) {
+    double both = count + n, inverse = 1.0 / n, share = n / both, weight = count * share;
+    for (int64_t i = 0; i < width; i++) {
+      double delta = origin[i] + s[i] * inverse - mean[i];
+      m2[i] += q[i] - (double)s[i] * s[i] * inverse + delta * delta * weight;
+      mean[i] += delta * share;
+      origin[i] = (float)mean[i];
+      s[i] = q[i] = 0.0f;
+    }
+    count = both;
+  }
+};
+
+template <class T>
+struct Summing {
+  const T* z;
+  F origin{}, s{}, q{};
+  template <class W>
+  INLINE_MEMBER void at(int64_t i, int n, W w) {
+    F v = read(z + i, n, w) - origin;
+    s += v;
+    q += v * v;
+  }
+};
+
+template <class T>
+void column_moments(const Task& t, int64_t base, const Rectangle& part, ColumnMoments& m) {
+  const T* z = (const T*)t.z;
+  if (part.row0 == part.row1) return;
+  for (int64_t j = part.column0; j < part.column1; j++)
+    m.origin[j - part.column0] = load_first(z + base + part.row0 * t.channels + j, 1)[0];
+  int64_t limit = TILE;  // the first block is small, and gives the others a good origin
+  for (int64_t row = part.row0; row < part.row1;) {
+    Rectangle block = part;
+    block.row0 = row;
+    block.row1 = row = smaller(part.row1, row + limit);
+    Summing<T> pass{z};
+    run_tiles(
+        t, base, block, false, pass,
+        [&](int64_t at) {
+          pass.origin = get(&m.origin[at]);
+          pass.s = get(&m.s[at]);
+          pass.q = get(&m.q[at]);
+        },
+        [&](int64_t at) {
+          put(&m.s[at], pass.s);
+          put(&m.q[at], pass.q);
+        });
+    m.close((double)(block.row1 - block.row0));
+    limit = BLOCK;
+  }
+}
+
+// A rectangle's sums of the backward, in the order of Totals.
+struct ColumnTotals {
+  int64_t width;
+  Buffer<float> sums;
+  Buffer<double> totals;
+  explicit ColumnTotals(int64_t columns)
+      : width(padded(columns)), sums(4 * width), totals(4 * width) {}
+  void close() {
+    for (int64_t i = 0; i < 4 * width; i++) {
+      totals[i] += sums[i];
+      sums[i] = 0.0f;
+    }
+  }
+  Totals at(int64_t i) const {
+    return {totals[i], totals[width + i], totals[2 * width + i], totals[3 * width + i]};
+  }
+};
+
+template <class Form, class Pass>
+void column_totals(const Task& t, int64_t base, const Rectangle& part, const Table& table, Pass& pass,
+                   ColumnTotals& total) {
+  float* sums = total.sums.at;
+  int64_t width = total.width;
+  for (int64_t row = part.row0; row < part.row1; row += BLOCK) {
+    Rectangle block = part;
+    block.row0 = row;
+    block.row1 = smaller(part.row1, row + BLOCK);
+    run_tiles(
+        t, base, block, false, pass,
+        [&](int64_t at) {
+          pass.begin(table.coefficients(at));
+          pass.s = Sums{};
+        },
+        [&](int64_t at) {
+          float* to = sums + at;
+          if (Form::gate) {
+            put(to, get(to) + pass.s.dt);
+            put(to + width, get(to + width) + pass.s.dtc);
+          }
+          if (Form::norm) {
+            put(to + 2 * width, get(to + 2 * width) + pass.s.gs);
+            put(to + 3 * width, get(to + 3 * width) + pass.s.gsc);
+          }
+        });
+    total.close();
+  }
+}
+
+template <class T, class Form>
+INLINE void columns_apply_forward(const Task& t, int64_t base, const Rectangle& part,
+                                  const Table& table, bool backwards) {
+  Forward<T, Form> pass(t);
+  run_tiles(
+      t, base, part, backwards, pass, [&](int64_t at) { pass.begin(table.coefficients(at)); },
+      [](int64_t) {});
+}
+template <class T, class Form>
+INLINE void columns_apply_backward(const Task& t, int64_t base, const Rectangle& part,
+                                   const Table& table) {
+  Apply<T, Form> pass(t);
+  run_tiles(
+      t, base, part, true, pass,
+      [&](int64_t at) { pass.begin(table.coefficients(at), table.corrections(at)); },
+      [](int64_t) {});
+}
+
+// Whether to give threads strips of columns; `maps` is how many the passes touch.
+template <class T>
+INLINE bool by_strips(const Task& t, int maps) {
+  int64_t strips = t.groups * ((t.channels + STRIP - 1) / STRIP);
+  bool cached = t.outer * STRIP * (int64_t)sizeof(T) * maps <= STRIP_BYTES;
+  return t.groups > 1 || t.threads == 1 ? (t.groups > 1 || cached)
+                                        : (cached && strips >= t.threads);
+}
+
+template <class Body>
+INLINE void each_strip(const Task& t, Body&& body) {
+  int64_t across = (t.channels + STRIP - 1) / STRIP, items = t.groups * across;
+  int threads = (int)smaller(t.threads, items);
+#pragma omp parallel num_threads(threads)
+  {
+    Buffer<float> buffer(TABLE_ROWS * (STRIP + LANES));
+    Table table{buffer.at, STRIP + LANES};
+    int64_t id = omp_get_thread_num(), all = omp_get_num_threads();
+    for (int64_t item = items * id / all; item < items * (id + 1) / all; item++) {
+      int64_t g = item / across, column0 = item % across * STRIP;
+      body(g, Rectangle{0, t.outer, column0, smaller(t.channels, column0 + STRIP)}, table);
+    }
+  }
+}
+
+template <class Body>
+INLINE void each_range(const Task& t, Body&& body) {
+  int threads = (int)smaller(t.threads, 1 + t.outer / TILE);
+#pragma omp parallel num_threads(threads)
+  {
+    int64_t id = omp_get_thread_num(), all = omp_get_num_threads();
+    body(id, all, Rectangle{t.outer * id / all, t.outer * (id + 1) / all, 0, t.channels});
+  }
+}
+
+template <class T, class Form>
+void columns_forward(const Task& t, bool fixed) {
+  int64_t size = t.outer * t.channels;
+  if (!fixed && by_strips<T>(t, Form::residual ? 3 : 2)) {
+    each_strip(t, [&](int64_t g, const Rectangle& part, const Table& table) {
+      ColumnMoments m(part.column1 - part.column0);
+      column_moments<T>(t, g * size, part, m);
+      for (int64_t k = part.column0; k < part.column1; k++) {
+        int64_t at = k - part.column0, j = g * t.channels + k;
+        Moments one{m.count, m.mean[at], m.m2[at]};
+        t.mean[j] = (float)one.mean;
+        t.var[j] = (float)one.var();
+        train_coefficients(t, table, at, k, one.mean, one.var());
+      }
+      columns_apply_forward<T, Form>(t, g * size, part, table, true);
+    });
+    return;
+  }
+  Buffer<float> buffer(TABLE_ROWS * (t.channels + LANES));
+  Table table{buffer.at, t.channels + LANES};
+  Buffer<ColumnMoments*> parts(t.threads);
+  if (fixed)
+    for (int64_t k = 0; k < t.channels; k++) fixed_coefficients(t, table, k, k);
+  each_range(t, [&](int64_t id, int64_t all, const Rectangle& part) {
+    if (!fixed) {
+      ColumnMoments mine(t.channels);
+      parts[id] = &mine;
+      column_moments<T>(t, 0, part, mine);
+#pragma omp barrier
+      for (int64_t k = t.channels * id / all; k < t.channels * (id + 1) / all; k++) {
+        Moments m;
+        for (int64_t p = 0; p < all; p++)
+          if (parts[p]->count) m.merge(parts[p]->count, parts[p]->mean[k], parts[p]->m2[k]);
+        t.mean[k] = (float)m.mean;
+        t.var[k] = (float)m.var();
+        train_coefficients(t, table, k, k, m.mean, m.var());
+      }
+#pragma omp barrier
+    }
+    for (int64_t g = 0; g < t.groups; g++)
+      columns_apply_forward<T, Form>(t, g * size, part, table, !fixed);
+  });
+}
+
+template <class T, class Form>
+void columns_backward(const Task& t, bool fixed) {
+  int64_t size = t.outer * t.channels;
+  if (!fixed && by_strips<T>(t, Form::residual ? 5 : 3)) {
+    each_strip(t, [&](int64_t g, const Rectangle& part, const Table& table) {
+      for (int64_t k = part.column0; k < part.column1; k++) {
+        int64_t j = g * t.channels + k;
+        train_coefficients(t, table, k - part.column0, k, t.mean[j], t.var[j]);
+      }
+      ColumnTotals total(part.column1 - part.column0);
+      Reduce<T, Form, false> pass(t);
+      column_totals<Form>(t, g * size, part, table, pass, total);
+      for (int64_t k = part.column0; k < part.column1; k++) {
+        int64_t at = k - part.column0;
+        train_gradients(t, table, at, g * t.channels + k, k, total.at(at));
+      }
+      columns_apply_backward<T, Form>(t, g * size, part, table);
+    });
+    return;
+  }
+  Buffer<float> buffer(TABLE_ROWS * (t.channels + LANES));
+  Table table{buffer.at, t.channels + LANES};
+  for (int64_t k = 0; k < t.channels; k++)
+    fixed ? fixed_coefficients(t, table, k, k)
+          : train_coefficients(t, table, k, k, t.mean[k], t.var[k]);
+  Buffer<ColumnTotals*> parts(t.threads);
+  each_range(t, [&](int64_t id, int64_t all, const Rectangle& part) {
+    ColumnTotals mine(t.channels);
+    parts[id] = &mine;
+    if (fixed) {
+      Reduce<T, Form, true> pass(t);
+      for (int64_t g = 0; g < t.groups; g++)
+        column_totals<Form>(t, g * size, part, table, pass, mine);
+    } else {
+      Reduce<T, Form, false> pass(t);
+      column_totals<Form>(t, 0, part, table, pass, mine);
+    }
+#pragma omp barrier
+    for (int64_t k = t.channels * id / all; k < t.channels * (id + 1) / all; k++) {
+      Totals total;
+      for (int64_t p = 0; p < all; p++) {
+        Totals more = parts[p]->at(k);
+        total.dt += more.dt, total.dtc += more.dtc;
+        total.gs += more.gs, total.gsc += more.gsc;
+      }
+      fixed ? fixed_gradients(t, k, total) : train_gradients(t, table, k, k, k, total);
+    }
+#pragma omp barrier  // also before the other threads' sums are given back
+    if (!fixed) {
+      columns_apply_backward<T, Form>(t, 0, part, table);
+    }
+  });
+}
+
+}  // namespace NORMATTN_ISA
