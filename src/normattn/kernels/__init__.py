@@ -1,1 +1,17 @@
 """The gate arithmetic, faster: one folder an op, each with its reference beside it."""
+
+from ._layout import Over
+from ._providers import runs_on, status, update_running
+from .block_tail import block_tail, block_tail_fixed
+from .norm_gate import norm_gate, norm_gate_fixed
+
+__all__ = [
+    "Over",
+    "block_tail",
+    "block_tail_fixed",
+    "norm_gate",
+    "norm_gate_fixed",
+    "runs_on",
+    "status",
+    "update_running",
+]

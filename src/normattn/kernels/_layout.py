@@ -5,6 +5,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ._precision import wide_type
+
 #: What shares one mean, one slope and one offset: all pixels of a channel in all images, all
 #: channels of a pixel in all images, or the pixels of one channel of one image.
 Over = Literal["channel", "pixel", "instance"]
@@ -54,6 +56,11 @@ def dense(x: Tensor) -> Tensor:
     return x if is_dense(x) else x.contiguous(memory_format=memory_order(x))
 
 
+def like(y: Tensor, x: Tensor) -> Tensor:
+    """Return ``y`` with its values in the order of ``x``, which is dense."""
+    return y.contiguous(memory_format=memory_order(x))
+
+
 def layout(x: Tensor, over: Over) -> Layout:
     """Return the sizes of a dense ``x``, of shape (B, C, H, W)."""
     batch, channels, height, width = x.shape
@@ -71,6 +78,7 @@ def layout(x: Tensor, over: Over) -> Layout:
     return Layout(batch, pixels, channels, 1)
 
 
-def wide(x: Tensor) -> Tensor:
-    """Return ``x`` as the ops compute with it: in float32 if it is in half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def statistics(x: Tensor, over: Over) -> Tensor:
+    """Return an empty vector for one value a statistic of ``x``."""
+    length = x.shape[2] * x.shape[3] if over == "pixel" else x.shape[1]
+    return x.new_empty(length * x.shape[0] if over == "instance" else length, dtype=wide_type(x))

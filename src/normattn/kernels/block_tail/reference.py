@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._layout import Over, memory_order, wide
+from .._layout import Over, like
+from .._precision import wide
 
 _Maybe = Tensor | None
 Gradients = tuple[Tensor, _Maybe, _Maybe, _Maybe, _Maybe, _Maybe]
@@ -122,7 +123,7 @@ def backward(
     if gamma is None:
         dz = dz + dx
     dvectors = _sum((0,), dweight, dbias, dscale, dshift)
-    return _like(dz, z), _like(dsum, z) if residual else None, *dvectors
+    return _as(dz, z), _as(dsum, z) if residual else None, *dvectors
 
 
 def forward_fixed(
@@ -199,7 +200,7 @@ def backward_fixed(
         doffset = dx * x * (1 - gate)
         dz, dslope = dz + slopes * doffset, doffset * centred
     dvectors = _sum((0, 1) if over == "pixel" else (0, 2, 3), dp, dq, dslope, doffset)
-    return _like(dz, z), _like(dsum, z) if residual else None, *dvectors
+    return _as(dz, z), _as(dsum, z) if residual else None, *dvectors
 
 
 class _Slope(NamedTuple):
@@ -228,7 +229,7 @@ def _through_relu(dy: Tensor, y: Tensor) -> Tensor:
 
 def _finish(x: Tensor, z: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
     y = x if residual is None else x + residual
-    return _like(torch.relu(y) if relu else y, z)
+    return _as(torch.relu(y) if relu else y, z)
 
 
 def _spread(vector: Tensor | None, z: Tensor, over: Over) -> Any:
@@ -246,5 +247,5 @@ def _sum(reduced: tuple[int, ...], *grads: _Maybe) -> tuple[_Maybe, _Maybe, _May
     return a, b, c, d
 
 
-def _like(x: Tensor, z: Tensor) -> Tensor:
-    return x.to(z.dtype).contiguous(memory_format=memory_order(z))
+def _as(x: Tensor, z: Tensor) -> Tensor:
+    return like(x.to(z.dtype), z)
