@@ -2,6 +2,9 @@ from .attention import available as available
 from .attention import create as create
 from .model.artifact import load as load
 from .model.artifact import save as save
+from .model.fuse import fuse as fuse
+from .model.fuse import fused as fused
+from .model.fuse import unfuse as unfuse
 from .model.graft import find_sites as find_sites
 from .model.graft import graft as graft
 from .model.graft import grafts as grafts
