@@ -15,6 +15,43 @@ def gate_deviation(weight, var, variance, gate_eps):
     return tl.sqrt(weight * weight * (var / variance) + gate_eps)
 
 
+@triton.jit
+def joined(
+    mean,
+    m2,
+    count,
+    s,
+    inside,
+    statistics,
+    splits,
+    SPLITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Return mean and biased variance over all splits, by Chan's rule: first all means, then M2."""
+    rows = tl.arange(0, SPLITS)[:, None]
+    total = tl.zeros((SPLITS, 1), tl.float64)
+    weighted = tl.zeros((SPLITS, BLOCK), tl.float64)
+    for row in range(0, splits, SPLITS):
+        some = row + rows < splits
+        at = (row + rows) * statistics + s[None, :]
+        n = tl.load(count + row + rows, mask=some, other=0.0).to(tl.float64)
+        part = tl.load(mean + at, mask=some & inside[None, :], other=0.0)
+        total += n
+        weighted += n * part.to(tl.float64)
+    n_all = tl.sum(total, axis=0)
+    center = tl.sum(weighted, axis=0) / n_all
+    spread = tl.zeros((SPLITS, BLOCK), tl.float64)
+    for row in range(0, splits, SPLITS):
+        some = row + rows < splits
+        at = (row + rows) * statistics + s[None, :]
+        n = tl.load(count + row + rows, mask=some, other=0.0).to(tl.float64)
+        part = tl.load(mean + at, mask=some & inside[None, :], other=0.0)
+        part_m2 = tl.load(m2 + at, mask=some & inside[None, :], other=0.0)
+        apart = part.to(tl.float64) - center[None, :]
+        spread += part_m2.to(tl.float64) + n * apart * apart
+    return center, tl.sum(spread, axis=0) / n_all
+
+
 @triton.jit(do_not_specialize=SIZES)
 def coefficients(
     partial_mean,
@@ -40,28 +77,9 @@ def coefficients(
     if partial_mean is None:
         variance = tl.load(var + s, mask=inside, other=1.0).to(tl.float64)
     else:
-        rows = tl.arange(0, SPLITS)[:, None]
-        total = tl.zeros((SPLITS, 1), tl.float64)
-        weighted = tl.zeros((SPLITS, BLOCK), tl.float64)
-        for row in range(0, splits, SPLITS):
-            some = row + rows < splits
-            at = (row + rows) * statistics + s[None, :]
-            n = tl.load(count + row + rows, mask=some, other=0.0).to(tl.float64)
-            part = tl.load(partial_mean + at, mask=some & inside[None, :], other=0.0)
-            total += n
-            weighted += n * part.to(tl.float64)
-        n_all = tl.sum(total, axis=0)
-        center = tl.sum(weighted, axis=0) / n_all
-        spread = tl.zeros((SPLITS, BLOCK), tl.float64)
-        for row in range(0, splits, SPLITS):
-            some = row + rows < splits
-            at = (row + rows) * statistics + s[None, :]
-            n = tl.load(count + row + rows, mask=some, other=0.0).to(tl.float64)
-            part = tl.load(partial_mean + at, mask=some & inside[None, :], other=0.0)
-            part_m2 = tl.load(partial_m2 + at, mask=some & inside[None, :], other=0.0)
-            apart = part.to(tl.float64) - center[None, :]
-            spread += part_m2.to(tl.float64) + n * apart * apart
-        variance = tl.sum(spread, axis=0) / n_all
+        center, variance = joined(
+            partial_mean, partial_m2, count, s, inside, statistics, splits, SPLITS, BLOCK
+        )
         tl.store(mean + s, center.to(tl.float32), mask=inside)
         tl.store(var + s, variance.to(tl.float32), mask=inside)
     k = s % channels

@@ -7,15 +7,13 @@ from torch import Tensor
 
 from .._layout import Over, layout
 from . import _apply, _combine, _reduce
-from ._tiles import REDUCE_TILE, Tiles, tiles
+from ._tiles import Tiles, tiles
 
 Maybe = Tensor | None
 Vectors = tuple[Maybe, Maybe, Maybe, Maybe]
 
 #: Maps that no cache holds are tuned apart from those that one may.
 _LARGE_BYTES = 32 << 20
-#: Warps of the reductions: untuned, for another number would be another order of addition.
-_REDUCE_WARPS = 4
 #: Partial results that a program of `_combine` holds at a time.
 _COMBINE_TILE = 2048
 #: Multiplication and addition in one rounding: Triton's default, which later versions reverse.
@@ -218,27 +216,25 @@ def like(z: Tensor, other: Tensor) -> Tensor:
 
 
 def _reduction(shape: Tiles) -> dict[str, Any]:
-    block_k, block_r = shape.block(REDUCE_TILE)
-    blocks = {"BLOCK_K": block_k, "BLOCK_R": block_r}
+    block_k, block_r = shape.reduction()
     direction = {"COLUMNS": shape.columns, "UNIT": shape.unit}
-    return {**blocks, **direction, "num_warps": _REDUCE_WARPS, **_FUSED}
+    return {"BLOCK_K": block_k, "BLOCK_R": block_r, "num_warps": 4, **direction, **_FUSED}
 
 
 def _elementwise(z: Tensor, shape: Tiles) -> dict[str, Any]:
     direction = {"COLUMNS": shape.columns, "UNIT": shape.unit}
     extent = {"WIDTH": shape.width, "HEIGHT": shape.height}
-    return {**direction, **extent, "LARGE": z.nbytes >= _LARGE_BYTES, **_FUSED}
+    return {"LARGE": z.nbytes >= _LARGE_BYTES, **extent, **direction, **_FUSED}
 
 
 def _combination(statistics: int, splits: int) -> tuple[tuple[int], dict[str, int]]:
     chunk = min(1 << (splits - 1).bit_length(), 256)
-    block = _COMBINE_TILE // chunk
-    block = min(block, 128)
+    block = min(_COMBINE_TILE // chunk, 128)
     return (-(-statistics // block),), {"SPLITS": chunk, "BLOCK": block}
 
 
 def _grid(shape: Tiles) -> Any:
-    return lambda meta: (shape.grid(meta["TILE"]),)
+    return lambda meta: (shape.grid(meta["TILE"], meta["STEPS"]),)
 
 
 def _each(vector: Maybe, shape: Tiles) -> Maybe:

@@ -12,4 +12,4 @@ def run(device: int) -> None:
     with torch.cuda.device(device):
         one = torch.ones(1, device=f"cuda:{device}")
         norms = _launch.Norms(one, one, one, one, 1e-5, 0.0)
-        _launch.coefficients(tiles(Layout(1, 1, 1, 1), widest_columns=1), one, one, norms, None)
+        _launch.coefficients(tiles(Layout(1, 1, 1, 1), widest_columns=64), one, one, norms, None)

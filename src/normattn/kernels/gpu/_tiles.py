@@ -52,15 +52,26 @@ class Tiles(NamedTuple):
         other = max(1, min(values // self.width, self.height))
         return (self.width, other) if self.columns else (other, self.width)
 
-    def grid(self, values: int) -> int:
-        """Return how many tiles of `values` cover the map."""
+    def grid(self, values: int, steps: int) -> int:
+        """Return how many programs cover the map, each with `steps` tiles of `values`."""
         block_k, block_r = self.block(values)
-        per_group = _blocks(self.channels, block_k) * self._tiles_of_a_block(block_r)
-        return self.groups * per_group
+        if self.columns:
+            chunks = _blocks(self.outer, block_r * steps)
+        else:
+            chunks = _blocks(self.outer, steps) * _blocks(self.inner, block_r)
+        return self.groups * _blocks(self.channels, block_k) * chunks
+
+    def reduction(self) -> tuple[int, int]:
+        """Return a tile of the reductions, as `block` does.
+
+        A smaller one where a thread loads single values, for then each of them is of another
+        statistic, whose coefficients and sums fill the registers.
+        """
+        return self.block(REDUCE_TILE if self.unit >= 4 else REDUCE_TILE // 2)
 
     def splits(self) -> tuple[int, int, int]:
         """Return a reduction's blocks of statistics, its splits, and the tiles in a split."""
-        block_k, block_r = self.block(REDUCE_TILE)
+        block_k, block_r = self.reduction()
         blocks = self.groups * _blocks(self.channels, block_k)
         tiles = self._tiles_of_a_block(block_r)
         wanted = min(_blocks(PROGRAMS, blocks), max(1, tiles // TILES_PER_SPLIT))
