@@ -11,7 +11,9 @@ from . import cpu, gpu
 def provider(x: Tensor) -> ModuleType | None:
     """Return the module with the kernels for ``x``, None where only the reference will do."""
     owner = {"cpu": cpu, "cuda": gpu}.get(x.device.type)
-    return owner if owner is not None and owner.supports(x) else None
+    if owner is None or x.numel() == 0:
+        return None
+    return owner if owner.supports(x) else None
 
 
 def runs_on(x: Tensor) -> bool:
