@@ -55,8 +55,11 @@ def pytest_generate_tests(metafunc):
 
 
 def _own_parameters(metafunc):
-    marks = metafunc.definition.iter_markers("parametrize")
-    return {name.strip() for m in marks for name in str(m.args[0]).split(",")}
+    found = set()
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        names = mark.args[0]
+        found.update([names] if isinstance(names, str) else names)
+    return found
 
 
 @pytest.fixture
@@ -83,19 +86,24 @@ def images():
     return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(params=["reference", "library"])
-def kernels_run(request, monkeypatch):
-    """Make the ops take every map: by the library where it was built, and by their reference.
-
-    So a machine without a compiler tests all that fuse does, too.
-    """
-    if request.param == "library":
-        if cpu.status().startswith("none"):
-            pytest.skip(f"no library of kernels: {cpu.status()}")
-        return
+@pytest.fixture
+def reference_runs(monkeypatch):
+    """Make the ops take every map, by their reference."""
     monkeypatch.setattr(cpu, "supports", lambda x: False)
     monkeypatch.setattr(kernels, "runs_on", lambda x: x.is_floating_point() and not x.is_meta)
     monkeypatch.setattr(kernels, "status", lambda: {"cpu": "reference", "cuda": "none: no device"})
+
+
+@pytest.fixture(params=["reference", "library"])
+def kernels_run(request):
+    """Run a test with the ops' reference, and with the library where it was built.
+
+    So a machine without a compiler tests all that fuse does, too.
+    """
+    if request.param == "reference":
+        request.getfixturevalue("reference_runs")
+    elif cpu.status().startswith("none"):
+        pytest.skip(f"no library of kernels: {cpu.status()}")
 
 
 @pytest.fixture

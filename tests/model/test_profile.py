@@ -160,6 +160,13 @@ def test_weights_that_are_views_are_no_activations() -> None:
     assert profile(linear, (1, 4, 4)).inference_bytes == 2 * 4
 
 
+def test_a_fused_model_is_counted_in_its_plain_form() -> None:
+    model = normattn.graft(host("resnet20", 10), "nam")
+    expected = profile(model, 32)
+    assert profile(normattn.fuse(model), 32) == expected
+    assert type(model.layer1[0]).__name__ == "FusedCifarBasicBlock"  # it stays fused
+
+
 def test_a_profile_says_what_it_was_counted_at() -> None:
     cost = profile(host("resnet20", 10, in_chans=1), 8, batch=2)
     assert (cost.input_size, cost.batch) == ((1, 8, 8), 2)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError, UnsupportedModel
 from ._counters import Alive, Elementwise, Kept, Products
+from .fuse import plain
 
 Array = npt.NDArray[np.float64]
 
@@ -26,7 +27,8 @@ Array = npt.NDArray[np.float64]
 class Profile:
     """The cost of one forward pass, counted and not timed, so the same on every machine.
 
-    (The bytes agree to about one in a hundred: batch norms keep a little more on some devices.)
+    A fused model is counted in its plain form. (The bytes agree to about one in a hundred: batch
+    norms keep a little more on some devices.)
 
     Args:
         parameters: numbers learned, each counted once.
@@ -90,7 +92,7 @@ def profile(model: nn.Module, input_size: int | Sequence[int], *, batch: int = 1
     x = _images("profile", model, size, batch)
     own = [*model.parameters(), *model.buffers(), x]
     products, elementwise, kept, alive = Products(), Elementwise(), Kept(own), Alive(own)
-    with _evaluating([model]), _naming_the_input("profile", x):
+    with plain(model), _evaluating([model]), _naming_the_input("profile", x):
         with torch.enable_grad(), products.counter, elementwise, kept.watching():
             model(x)
         # Not inference mode, which would hide the kernels inside composite operations.
