@@ -5,40 +5,57 @@
 // cache. Else each takes a range of rows, and the threads meet between the passes.
 namespace NORMATTN_ISA {
 
-constexpr int TILE = 8;       // rows that share one load of the coefficients
-constexpr int BLOCK = 512;    // rows summed in float32 before they are added up in double
-constexpr int STRIP = 64;     // columns of a strip: four cache lines of float32
+constexpr int64_t RUN = 128;        // elements of a tile, about
+constexpr int64_t BLOCK = 64;       // rows of a block, in which sums stay in float32
+constexpr int64_t STRIP = 64;       // columns of a strip: four cache lines of float32
 constexpr int64_t STRIP_BYTES = 512 * 1024;  // of a strip's maps, that they stay in the cache
 
 INLINE int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 struct Rectangle {
-  int64_t row0, row1, column0, column1;  // a rectangle
+  int64_t row0, row1, column0, column1;
 };
 
-// Runs a pass over a rectangle, tile by tile and in each a vector of columns at a time, with
-// begin(at) before and end(at) behind; `at` counts from the rectangle's first column, where tables
-// and sums begin.
+// Runs a pass over a block of rows, tile by tile and in each a vector of columns at a time, with
+// begin(pass, at) before and end(pass, at) behind; `at` counts from the rectangle's first column,
+// where tables and sums begin.
+//
+// A tile is a row, or a few short ones, and so lies together in memory: each row of a taller tile
+// would be a stream of its own, and processors fetch only some ahead.
 template <class Pass, class Begin, class End>
-INLINE void run_tiles(const Task& t, int64_t base, const Rectangle& part, bool backwards,
-                      Pass& pass, Begin&& begin, End&& end) {
-  int64_t tiles = (part.row1 - part.row0 + TILE - 1) / TILE, width = part.column1 - part.column0;
-  for (int64_t step = 0; step < tiles; step++) {
-    int64_t tile = backwards ? tiles - 1 - step : step;
-    int64_t row0 = part.row0 + tile * TILE, row1 = smaller(part.row1, row0 + TILE);
-    int64_t first = base + row0 * t.channels + part.column0, at = 0;
+INLINE void run_tiles(const Task& t, int64_t base, const Rectangle& part, const Pass& prepared,
+                      Begin&& begin, End&& end) {
+  Pass pass = prepared;  // a local one lives in registers
+  int64_t width = part.column1 - part.column0, tile = RUN / width > 1 ? RUN / width : 1;
+  for (int64_t row0 = part.row0; row0 < part.row1; row0 += tile) {
+    int64_t row1 = smaller(part.row1, row0 + tile), at = 0;
+    int64_t first = base + row0 * t.channels + part.column0;
     for (; at + LANES <= width; at += LANES) {
-      begin(at);
-      for (int64_t row = row0, i = first + at; row < row1; row++, i += t.channels)
+      begin(pass, at);
+      for (int64_t row = row0, i = first + at; row < row1; row++, i += t.channels) {
+        pass.fetch(i + tile * t.channels);
         pass.at(i, LANES, Whole{});
-      end(at);
+      }
+      end(pass, at);
     }
     if (at < width) {
-      begin(at);
+      begin(pass, at);
       for (int64_t row = row0, i = first + at; row < row1; row++, i += t.channels)
         pass.at(i, (int)(width - at), Part{});
-      end(at);
+      end(pass, at);
     }
+  }
+}
+
+// Calls body(block) for the blocks of a rectangle's rows, the first of `first` rows.
+template <class Body>
+INLINE void each_block(const Rectangle& part, int64_t first, Body&& body) {
+  int64_t rows = first;
+  for (int64_t row = part.row0; row < part.row1; rows = BLOCK) {
+    Rectangle block = part;
+    block.row0 = row;
+    block.row1 = row = smaller(part.row1, row + rows);
+    body(block);
   }
 }
 
@@ -68,6 +85,7 @@ template <class T>
 struct Summing {
   const T* z;
   F origin{}, s{}, q{};
+  INLINE_MEMBER void fetch(int64_t i) { __builtin_prefetch(z + i); }
   template <class W>
   INLINE_MEMBER void at(int64_t i, int n, W w) {
     F v = read(z + i, n, w) - origin;
@@ -77,31 +95,26 @@ struct Summing {
 };
 
 template <class T>
-void column_moments(const Task& t, int64_t base, const Rectangle& part, ColumnMoments& m) {
+INLINE void column_moments(const Task& t, int64_t base, const Rectangle& part, ColumnMoments& m) {
   const T* z = (const T*)t.z;
   if (part.row0 == part.row1) return;
   for (int64_t j = part.column0; j < part.column1; j++)
     m.origin[j - part.column0] = load_first(z + base + part.row0 * t.channels + j, 1)[0];
-  int64_t limit = TILE;  // the first block is small, and gives the others a good origin
-  for (int64_t row = part.row0; row < part.row1;) {
-    Rectangle block = part;
-    block.row0 = row;
-    block.row1 = row = smaller(part.row1, row + limit);
-    Summing<T> pass{z};
+  // The first block is small, and gives the others a good origin.
+  each_block(part, 8, [&](const Rectangle& block) {
     run_tiles(
-        t, base, block, false, pass,
-        [&](int64_t at) {
+        t, base, block, Summing<T>{z},
+        [&](auto& pass, int64_t at) {
           pass.origin = get(&m.origin[at]);
           pass.s = get(&m.s[at]);
           pass.q = get(&m.q[at]);
         },
-        [&](int64_t at) {
+        [&](auto& pass, int64_t at) {
           put(&m.s[at], pass.s);
           put(&m.q[at], pass.q);
         });
     m.close((double)(block.row1 - block.row0));
-    limit = BLOCK;
-  }
+  });
 }
 
 // A rectangle's sums of the backward, in the order of Totals.
@@ -123,51 +136,53 @@ struct ColumnTotals {
 };
 
 template <class Form, class Pass>
-void column_totals(const Task& t, int64_t base, const Rectangle& part, const Table& table, Pass& pass,
-                   ColumnTotals& total) {
+INLINE void column_totals(const Task& t, int64_t base, const Rectangle& part, const Table& table,
+                          const Pass& prepared, ColumnTotals& total) {
   float* sums = total.sums.at;
   int64_t width = total.width;
-  for (int64_t row = part.row0; row < part.row1; row += BLOCK) {
-    Rectangle block = part;
-    block.row0 = row;
-    block.row1 = smaller(part.row1, row + BLOCK);
+  auto add_to = [](float* to, F more) { put(to, get(to) + more); };
+  each_block(part, BLOCK, [&](const Rectangle& block) {
     run_tiles(
-        t, base, block, false, pass,
-        [&](int64_t at) {
+        t, base, block, prepared,
+        [&](auto& pass, int64_t at) {
           pass.begin(table.coefficients(at));
           pass.s = Sums{};
         },
-        [&](int64_t at) {
-          float* to = sums + at;
+        [&](auto& pass, int64_t at) {
           if (Form::gate) {
-            put(to, get(to) + pass.s.dt);
-            put(to + width, get(to + width) + pass.s.dtc);
+            add_to(sums + at, pass.s.dt);
+            add_to(sums + width + at, pass.s.dtc);
           }
           if (Form::norm) {
-            put(to + 2 * width, get(to + 2 * width) + pass.s.gs);
-            put(to + 3 * width, get(to + 3 * width) + pass.s.gsc);
+            add_to(sums + 2 * width + at, pass.s.gs);
+            add_to(sums + 3 * width + at, pass.s.gsc);
           }
         });
     total.close();
-  }
+  });
 }
 
 template <class T, class Form>
 INLINE void columns_apply_forward(const Task& t, int64_t base, const Rectangle& part,
-                                  const Table& table, bool backwards) {
-  Forward<T, Form> pass(t);
-  run_tiles(
-      t, base, part, backwards, pass, [&](int64_t at) { pass.begin(table.coefficients(at)); },
-      [](int64_t) {});
+                                  const Table& table) {
+  each_block(part, BLOCK, [&](const Rectangle& block) {
+    run_tiles(
+        t, base, block, Forward<T, Form>(t),
+        [&](auto& pass, int64_t at) { pass.begin(table.coefficients(at)); },
+        [](auto&, int64_t) {});
+  });
 }
 template <class T, class Form>
 INLINE void columns_apply_backward(const Task& t, int64_t base, const Rectangle& part,
                                    const Table& table) {
-  Apply<T, Form> pass(t);
-  run_tiles(
-      t, base, part, true, pass,
-      [&](int64_t at) { pass.begin(table.coefficients(at), table.corrections(at)); },
-      [](int64_t) {});
+  each_block(part, BLOCK, [&](const Rectangle& block) {
+    run_tiles(
+        t, base, block, Apply<T, Form>(t),
+        [&](auto& pass, int64_t at) {
+          pass.begin(table.coefficients(at), table.corrections(at));
+        },
+        [](auto&, int64_t) {});
+  });
 }
 
 // Whether to give threads strips of columns; `maps` is how many the passes touch.
@@ -197,7 +212,7 @@ INLINE void each_strip(const Task& t, Body&& body) {
 
 template <class Body>
 INLINE void each_range(const Task& t, Body&& body) {
-  int threads = (int)smaller(t.threads, 1 + t.outer / TILE);
+  int threads = (int)smaller(t.threads, 1 + t.outer / 8);
 #pragma omp parallel num_threads(threads)
   {
     int64_t id = omp_get_thread_num(), all = omp_get_num_threads();
@@ -219,7 +234,7 @@ void columns_forward(const Task& t, bool fixed) {
         t.var[j] = (float)one.var();
         train_coefficients(t, table, at, k, one.mean, one.var());
       }
-      columns_apply_forward<T, Form>(t, g * size, part, table, true);
+      columns_apply_forward<T, Form>(t, g * size, part, table);
     });
     return;
   }
@@ -244,8 +259,7 @@ void columns_forward(const Task& t, bool fixed) {
       }
 #pragma omp barrier
     }
-    for (int64_t g = 0; g < t.groups; g++)
-      columns_apply_forward<T, Form>(t, g * size, part, table, !fixed);
+    columns_apply_forward<T, Form>(t, 0, part, table);
   });
 }
 
@@ -259,8 +273,7 @@ void columns_backward(const Task& t, bool fixed) {
         train_coefficients(t, table, k - part.column0, k, t.mean[j], t.var[j]);
       }
       ColumnTotals total(part.column1 - part.column0);
-      Reduce<T, Form, false> pass(t);
-      column_totals<Form>(t, g * size, part, table, pass, total);
+      column_totals<Form>(t, g * size, part, table, Reduce<T, Form, false>(t), total);
       for (int64_t k = part.column0; k < part.column1; k++) {
         int64_t at = k - part.column0;
         train_gradients(t, table, at, g * t.channels + k, k, total.at(at));
@@ -279,12 +292,9 @@ void columns_backward(const Task& t, bool fixed) {
     ColumnTotals mine(t.channels);
     parts[id] = &mine;
     if (fixed) {
-      Reduce<T, Form, true> pass(t);
-      for (int64_t g = 0; g < t.groups; g++)
-        column_totals<Form>(t, g * size, part, table, pass, mine);
+      column_totals<Form>(t, 0, part, table, Reduce<T, Form, true>(t), mine);
     } else {
-      Reduce<T, Form, false> pass(t);
-      column_totals<Form>(t, 0, part, table, pass, mine);
+      column_totals<Form>(t, 0, part, table, Reduce<T, Form, false>(t), mine);
     }
 #pragma omp barrier
     for (int64_t k = t.channels * id / all; k < t.channels * (id + 1) / all; k++) {

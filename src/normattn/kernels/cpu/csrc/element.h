@@ -84,13 +84,13 @@ struct Table {
   INLINE_MEMBER Corrections corrections(int64_t i) const {
     return {get(row(5) + i), get(row(6) + i)};
   }
-  // Of a table of one channel, the same in every lane.
-  INLINE_MEMBER Coefficients splat_coefficients() const {
-    return {splat(row(0)[0]), splat(row(1)[0]), splat(row(2)[0]), splat(row(3)[0]),
-            splat(row(4)[0])};
+  // Those of one channel in every lane.
+  INLINE_MEMBER Coefficients splat_coefficients(int64_t k = 0) const {
+    return {splat(row(0)[k]), splat(row(1)[k]), splat(row(2)[k]), splat(row(3)[k]),
+            splat(row(4)[k])};
   }
-  INLINE_MEMBER Corrections splat_corrections() const {
-    return {splat(row(5)[0]), splat(row(6)[0])};
+  INLINE_MEMBER Corrections splat_corrections(int64_t k = 0) const {
+    return {splat(row(5)[k]), splat(row(6)[k])};
   }
   void set(int64_t k, double center, double p, double q, double slope, double offset) const {
     row(0)[k] = (float)center;

@@ -15,6 +15,10 @@ static inline int omp_get_thread_num() { return 0; }
 static inline int omp_get_num_threads() { return 1; }
 #endif
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "task.h"
 
 // What stands before this line is the same for every instruction set, what follows is not.

@@ -1,5 +1,6 @@
 // The three passes over a feature map, each a functor on one vector of elements. `whole` is known
-// when compiled; only the last vector of a plane or row may have fewer lanes, n of them.
+// when compiled; only the last vector of a plane or row may have fewer lanes, n of them. fetch(i)
+// asks for elements that will be needed soon; it may point anywhere.
 namespace NORMATTN_ISA {
 
 struct Whole {
@@ -31,6 +32,10 @@ struct Forward {
         out((T*)t.out),
         floor(splat(t.relu ? 0.0f : NOTHING)) {}
   INLINE_MEMBER void begin(const Coefficients& to) { k = to; }
+  INLINE_MEMBER void fetch(int64_t i) {
+    __builtin_prefetch(z + i);
+    if (Form::residual) __builtin_prefetch(residual + i);
+  }
   template <class W>
   INLINE_MEMBER void at(int64_t i, int n, W w) {
     F r = Form::residual ? read(residual + i, n, w) : F{};
@@ -56,6 +61,11 @@ struct Reduce {
         dresidual((T*)t.dresidual),
         floor(splat(t.relu ? 0.0f : NOTHING)) {}
   INLINE_MEMBER void begin(const Coefficients& to) { k = to; }
+  INLINE_MEMBER void fetch(int64_t i) {
+    __builtin_prefetch(z + i);
+    __builtin_prefetch(dy + i);
+    if (Form::residual && result) __builtin_prefetch(result + i);
+  }
   template <class W>
   INLINE_MEMBER void at(int64_t i, int n, W w) {
     F o = Form::residual && result ? read(result + i, n, w) : splat(1.0f);
@@ -83,6 +93,10 @@ struct Apply {
   INLINE_MEMBER void begin(const Coefficients& to, const Corrections& more) {
     k = to;
     c = more;
+  }
+  INLINE_MEMBER void fetch(int64_t i) {
+    __builtin_prefetch(z + i);
+    __builtin_prefetch(g + i);
   }
   template <class W>
   INLINE_MEMBER void at(int64_t i, int n, W w) {

@@ -2,14 +2,21 @@
 // that its second pass finds in the cache what the first one read.
 namespace NORMATTN_ISA {
 
-// Calls body(i, n, whole) for all elements of channel k in group g.
-template <class Body>
-INLINE void each_plane(const Task& t, int64_t g, int64_t k, bool backwards, Body&& body) {
-  for (int64_t step = 0; step < t.outer; step++) {
-    int64_t o = backwards ? t.outer - 1 - step : step;
-    int64_t i = ((g * t.outer + o) * t.channels + k) * t.inner, end = i + t.inner;
-    for (; i + LANES <= end; i += LANES) body(i, LANES, Whole{});
-    if (i < end) body(i, (int)(end - i), Part{});
+constexpr int64_t AHEAD = 256;  // elements between what is worked on and what is asked for
+
+// Runs a pass over channel k of group g, the last plane first where the cache holds that one.
+template <class Pass>
+INLINE void each_plane(const Task& t, int64_t g, int64_t k, bool backwards, const Pass& prepared) {
+  Pass pass = prepared;  // a local one lives in registers
+  int64_t stride = t.channels * t.inner * (backwards ? -1 : 1);
+  int64_t start = ((g * t.outer + (backwards ? t.outer - 1 : 0)) * t.channels + k) * t.inner;
+  for (int64_t o = 0; o < t.outer; o++, start += stride) {
+    int64_t i = start, end = start + t.inner;
+    for (; i + LANES <= end; i += LANES) {
+      pass.fetch(i + AHEAD < end ? i + AHEAD : i + AHEAD - t.inner + stride);
+      pass.at(i, LANES, Whole{});
+    }
+    if (i < end) pass.at(i, (int)(end - i), Part{});
   }
 }
 
@@ -41,7 +48,7 @@ INLINE Moments plane_moments(const Task& t, int64_t g, int64_t k) {
         }
       for (; i < stop; i += LANES) {
         int rest = (int)smaller(LANES, stop - i);
-        F v = (rest == LANES ? load(z + i) : load_first(z + i, rest, origin)) - from;
+        F v = (rest == LANES ? load(z + i) : load_first(z + i, rest, from)) - from;
         s[0] += v;
         q[0] += v * v;
       }
@@ -65,30 +72,52 @@ INLINE void each_channel(const Task& t, Body&& body) {
   }
 }
 
+// With fixed statistics there is one pass, plane by plane as they lie in memory.
+template <class T, class Form>
+void planes_forward_fixed(const Task& t) {
+  Buffer<float> buffer(TABLE_ROWS * t.channels);
+  Table table{buffer.at, t.channels};
+  for (int64_t k = 0; k < t.channels; k++) fixed_coefficients(t, table, k, k);
+  int64_t planes = t.groups * t.outer * t.channels;
+#pragma omp parallel num_threads(t.threads)
+  {
+    int64_t id = omp_get_thread_num(), all = omp_get_num_threads();
+    int64_t plane = planes * id / all, stop = planes * (id + 1) / all, k = plane % t.channels;
+    Forward<T, Form> pass(t);
+    for (; plane < stop; plane++, k = k + 1 == t.channels ? 0 : k + 1) {
+      pass.begin(table.splat_coefficients(k));
+      int64_t i = plane * t.inner, end = i + t.inner;
+      for (; i + LANES <= end; i += LANES) {
+        pass.fetch(i + AHEAD);
+        pass.at(i, LANES, Whole{});
+      }
+      if (i < end) pass.at(i, (int)(end - i), Part{});
+    }
+  }
+}
+
 template <class T, class Form>
 void planes_forward(const Task& t, bool fixed) {
+  if (fixed) return planes_forward_fixed<T, Form>(t);
   each_channel(t, [&](int64_t j, int64_t g, int64_t k) {
     float row[TABLE_ROWS];
     Table table{row, 1};
-    if (fixed) {
-      fixed_coefficients(t, table, 0, k);
-    } else {
-      Moments m = plane_moments<T>(t, g, k);
-      t.mean[j] = (float)m.mean;
-      t.var[j] = (float)m.var();
-      train_coefficients(t, table, 0, k, m.mean, m.var());
-    }
+    Moments m = plane_moments<T>(t, g, k);
+    t.mean[j] = (float)m.mean;
+    t.var[j] = (float)m.var();
+    train_coefficients(t, table, 0, k, m.mean, m.var());
     Forward<T, Form> pass(t);
     pass.begin(table.splat_coefficients());
-    each_plane(t, g, k, !fixed, [&](int64_t i, int n, auto w) { pass.at(i, n, w); });
+    each_plane(t, g, k, true, pass);
   });
 }
 
 // Runs a reducing pass over one channel; float sums are kept short and added up in double.
 template <class Form, class Pass>
-INLINE Totals plane_totals(const Task& t, int64_t g, int64_t k, Pass& pass) {
+INLINE Totals plane_totals(const Task& t, int64_t g, int64_t k, const Pass& prepared) {
+  Pass pass = prepared;
   Totals total;
-  int64_t n = 0;
+  int64_t n = 0, stride = t.channels * t.inner;
   auto close = [&] {
     if (Form::gate) total.dt += sum(pass.s.dt), total.dtc += sum(pass.s.dtc);
     if (Form::norm) total.gs += sum(pass.s.gs), total.gsc += sum(pass.s.gsc);
@@ -96,11 +125,14 @@ INLINE Totals plane_totals(const Task& t, int64_t g, int64_t k, Pass& pass) {
     n = 0;
   };
   for (int64_t o = 0; o < t.outer; o++) {
-    int64_t i = ((g * t.outer + o) * t.channels + k) * t.inner, end = i + t.inner;
+    int64_t i = (g * t.outer + o) * stride + k * t.inner, end = i + t.inner;
     while (i < end) {
       int64_t stop = smaller(end, i + 4096);
       n += stop - i;
-      for (; i + LANES <= stop; i += LANES) pass.at(i, LANES, Whole{});
+      for (; i + LANES <= stop; i += LANES) {
+        pass.fetch(i + AHEAD < end ? i + AHEAD : i + AHEAD - t.inner + stride);
+        pass.at(i, LANES, Whole{});
+      }
       if (i < stop) pass.at(i, (int)(stop - i), Part{}), i = stop;
       if (n >= 4096) close();
     }
@@ -127,7 +159,7 @@ void planes_backward(const Task& t, bool fixed) {
     train_gradients(t, table, 0, j, k, plane_totals<Form>(t, g, k, reduce));
     Apply<T, Form> apply(t);
     apply.begin(table.splat_coefficients(), table.splat_corrections());
-    each_plane(t, g, k, true, [&](int64_t i, int n, auto w) { apply.at(i, n, w); });
+    each_plane(t, g, k, true, apply);
   });
 }
 
