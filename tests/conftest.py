@@ -1,6 +1,8 @@
 import os
 import signal
 
+import pytest
+
 # pytest-xdist already fills the cores with one process each; threads of several processes that wait
 # for each other on the same cores slow each other down without bound.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,3 +11,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # deaf to Ctrl-C, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def reference_runs(monkeypatch):
+    """Make the ops of kernels take every map, by their reference: the same on every machine."""
+    from normattn import kernels
+    from normattn.kernels import cpu
+
+    monkeypatch.setattr(cpu, "supports", lambda x: False)
+    monkeypatch.setattr(kernels, "runs_on", lambda x: x.is_floating_point() and not x.is_meta)
+    monkeypatch.setattr(kernels, "status", lambda: {"cpu": "reference", "cuda": "none: no device"})
+
+
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """Make this a machine where the package was installed without a compiler."""
+    from normattn import kernels
+
+    monkeypatch.setattr(kernels, "runs_on", lambda x: False)
+    monkeypatch.setattr(kernels, "status", lambda: {"cpu": "none: no compiler", "cuda": "none: -"})

@@ -1,7 +1,10 @@
 """Costs: what can be measured is, and what cannot is said."""
 
+import dataclasses
+
 import pytest
 
+from normattn import fused
 from normattn.comparison import costs
 from normattn.comparison.protocol import Protocol
 from normattn.errors import Fault, UnsupportedModel
@@ -37,6 +40,25 @@ def test_every_mechanism_is_counted_and_timed(protocol):
     for by_label in found["latency"].values():
         assert list(by_label) == ["none", "ean(groups=8)"]
         assert all(0 < each["p20"] <= each["median"] <= each["p80"] for each in by_label.values())
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_models_are_timed_as_the_protocol_has_them_and_that_is_said(
+    protocol, monkeypatch, reference_runs, fuse
+):
+    timed = []
+
+    def latency(models, *args, **kwargs):
+        timed.extend(models.values())
+        return real(models, *args, **kwargs)
+
+    real = costs.latency
+    monkeypatch.setattr(costs, "latency", latency)
+    found = costs.measure(dataclasses.replace(protocol, fuse=fuse), "cpu")
+    assert found["kernels"] == ("reference" if fuse else "plain")
+    assert {bool(fused(model).blocks) for model in timed} == {fuse}
+    plain = costs.measure(dataclasses.replace(protocol, fuse=False), "cpu")
+    assert found["mechanisms"] == plain["mechanisms"]
 
 
 def test_a_timing_that_would_take_too_long_is_left_out_and_said(protocol, monkeypatch):

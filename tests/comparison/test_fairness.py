@@ -18,6 +18,7 @@ def details(**changes) -> dict:
         "commit": "abc",
         "machine": {"device": "cpu", "name": "A CPU", "threads": 2},
         "processes": 1,
+        "kernels": {"name": "c++", "blocks": 9, "mechanisms": 0},
         "versions": {"torch": "2.15"},
         "resumed": 0,
         "data": {"skipped": [], "fingerprint": "f"},
@@ -42,6 +43,11 @@ def test_equal_trials_leave_only_the_choice_of_the_epoch_to_say():
     assert only.startswith(LAST_EPOCH)
 
 
+def test_the_same_kernels_in_more_places_are_no_difference():
+    (only,) = sentences(*pair(kernels={"name": "c++", "blocks": 9, "mechanisms": 9}))
+    assert only.startswith(LAST_EPOCH)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -51,6 +57,8 @@ def test_equal_trials_leave_only_the_choice_of_the_epoch_to_say():
         ({"machine": {"name": "A GPU", "threads": 2}}, "different devices"),
         ({"machine": {"name": "A CPU", "threads": 8}}, "different numbers of threads"),
         ({"processes": 2}, "different numbers of processes"),
+        ({"kernels": {"name": "plain"}}, "different kernels: c++ for most, plain for se, seed 0"),
+        ({"kernels": None}, "different kernels: c++ for most, plain for se, seed 0"),
         ({"versions": {"torch": "2.14"}}, "different versions of torch"),
         ({"resumed": 1}, "Cut and resumed: se, seed 0"),
         ({"data": {"skipped": ["a.png", "b.png"], "fingerprint": "f"}}, "left out: 0 or 2"),

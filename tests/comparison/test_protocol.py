@@ -90,6 +90,21 @@ def test_a_folder_keeps_the_protocol_it_was_made_with(tmp_path):
     assert read_protocol(tmp_path) == protocol()
 
 
+def test_a_protocol_from_before_there_were_kernels_is_plain(tmp_path):
+    content = protocol().to_json()
+    assert content.pop("fuse") is True
+    (tmp_path / "protocol.json").write_text(json.dumps(content))
+    assert read_protocol(tmp_path) == protocol(fuse=False)
+    write_protocol(protocol(fuse=False), tmp_path)
+    with pytest.raises(RunError, match="fuse: False → True"):
+        write_protocol(protocol(), tmp_path)
+
+
+def test_every_job_is_fused_as_the_protocol_says():
+    assert all(job.fuse for job in protocol().jobs())
+    assert not any(job.fuse for job in protocol(fuse=False).jobs())
+
+
 def test_a_folder_without_a_protocol_is_no_run(tmp_path):
     with pytest.raises(RunError, match=r"expected a run folder with protocol\.json, got none"):
         read_protocol(tmp_path)

@@ -107,6 +107,7 @@ def write_trial(
             "status": "done",
             "metrics": metrics,
             "machine": {"device": "cpu", "name": "made up", "threads": 2, "cores": 2},
+            "kernels": {"name": "c++ made up", "blocks": 9, "mechanisms": 0},
             "notes": ["29 images were left out: no whole batch."],
             "started": "2026-01-01T00:00:00+00:00",
             "finished": "2026-01-01T00:01:00+00:00",
@@ -154,6 +155,7 @@ def made_up_profile(mechanisms: tuple[str, ...]) -> dict[str, object]:
         "device": "cpu",
         "threads": 2,
         "mechanisms": counts,
+        "kernels": "plain",
         "latency": latency,
         "notes": [],
     }
@@ -282,6 +284,7 @@ def test_the_page_states_protocol_versions_machine_data_and_command(page: Page) 
     for words in (
         "batch size 128", "torch 2.15.0", "name made up", "training images 1437",
         "classes 10: 0, 1, 2", "commit 0123456", "images skipped 0", "seeds 0, 1, 2",
+        "kernels c++ made up", "latency: kernels plain",
         "29 images were left out", "normattn compare --data digits --host resnet20",
     ):  # fmt: skip
         assert words in page.text
@@ -453,6 +456,7 @@ def test_the_command_on_the_page_asks_for_the_same_protocol(
         start="preserve",
         image_size=32,
         pretrained=True,
+        fuse=False,
     )
     write(tmp_path / "protocol.json", protocol.to_json())
     records = read_run(tmp_path)

@@ -86,14 +86,6 @@ def images():
     return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture
-def reference_runs(monkeypatch):
-    """Make the ops take every map, by their reference."""
-    monkeypatch.setattr(cpu, "supports", lambda x: False)
-    monkeypatch.setattr(kernels, "runs_on", lambda x: x.is_floating_point() and not x.is_meta)
-    monkeypatch.setattr(kernels, "status", lambda: {"cpu": "reference", "cuda": "none: no device"})
-
-
 @pytest.fixture(params=["reference", "library"])
 def kernels_run(request):
     """Run a test with the ops' reference, and with the library where it was built.

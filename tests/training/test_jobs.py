@@ -14,7 +14,18 @@ import normattn
 from normattn import _files
 from normattn.attention import Gate
 from normattn.errors import ConfigError, Fault, RunError
-from normattn.training import Interrupted, Job, build, evaluate, recipe, run, run_job
+from normattn.training import (
+    Interrupted,
+    Job,
+    build,
+    checkpoint,
+    evaluate,
+    recipe,
+    run,
+    run_job,
+)
+
+PLAIN = {"name": "plain", "blocks": 0, "mechanisms": 0}
 
 
 @pytest.fixture
@@ -75,11 +86,23 @@ def test_a_job_survives_json(job):
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 
 
+def test_a_job_from_before_there_were_kernels_is_plain(job):
+    content = job.to_json()
+    assert content.pop("fuse") is True
+    assert Job.from_json(content) == dataclasses.replace(job, fuse=False)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_job_builds_a_fused_model_unless_told_otherwise(job, data, fuse):
+    model = build(dataclasses.replace(job, fuse=fuse), data)
+    assert (type(model.layer1[0]).__name__ == "FusedCifarBasicBlock") is fuse
+
+
 def test_a_label_becomes_canonical(job):
     assert dataclasses.replace(job, mechanism="ean( groups = 8 )").mechanism == "ean(groups=8)"
 
 
-@pytest.mark.parametrize("change", [{"mechanism": "sea"}, {"seed": -1}, {"seed": 1.0}])
+@pytest.mark.parametrize("change", [{"mechanism": "sea"}, {"seed": -1}, {"seed": 1.0}, {"fuse": 1}])
 def test_a_senseless_job_is_refused(job, change):
     with pytest.raises(ConfigError):
         dataclasses.replace(job, **change)
@@ -124,6 +147,52 @@ def test_a_finished_job_is_returned_and_not_trained(job, tmp_path, monkeypatch):
     events = []
     assert run_job(job, tmp_path, progress=events.append) == first
     assert [event["event"] for event in events] == ["note"]
+
+
+def test_a_record_says_which_kernels_computed(job, tmp_path, reference_runs):
+    record = run_job(dataclasses.replace(job, mechanism="nam"), tmp_path / "fused")
+    assert record["kernels"] == {"name": "reference", "blocks": 9, "mechanisms": 9}
+    record = run_job(dataclasses.replace(job, fuse=False), tmp_path / "plain")
+    assert record["kernels"] == PLAIN
+    assert not any("kernel" in note for note in record["notes"])
+
+
+def test_a_machine_without_kernels_trains_the_plain_form_and_says_so(job, tmp_path, no_kernels):
+    record = run_job(job, tmp_path / "fused")
+    assert record["kernels"] == PLAIN
+    assert record["notes"] == [
+        "No kernel computes in this model (kernels for cpu: none: no compiler): it trains in its "
+        "plain form. See `normattn doctor`."
+    ]
+    plain = run_job(dataclasses.replace(job, fuse=False), tmp_path / "plain")
+    timed = "images_per_second"
+    assert {**record["metrics"], timed: 0} == {**plain["metrics"], timed: 0}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["recorded", "from before kernels"])
+def test_other_kernels_are_no_other_job_but_other_bits(job, tmp_path, reference_runs, known):
+    plain = dataclasses.replace(job, fuse=False)
+
+    def interrupt(event):
+        if event["event"] == "epoch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run_job(plain, tmp_path, progress=interrupt)
+    if not known:
+        record = _files.read_json(tmp_path / "trial.json")
+        del record["job"]["fuse"], record["kernels"]
+        _files.write_json(tmp_path / "trial.json", record)
+        state = checkpoint.read_state(tmp_path, note=None)
+        assert state.pop("kernels") == "plain"
+        checkpoint.write_state(tmp_path, state)
+    record = run_job(job, tmp_path)
+    assert record["notes"][-1] == (
+        "Resumed with kernels 'reference' after 'plain': the same batches, but not the same bits, "
+        "since each rounds in its own way."
+    )
+    assert record["kernels"]["name"] == "reference"
+    assert run_job(plain, tmp_path) == record  # done is done
 
 
 def test_another_job_in_the_folder_is_refused_with_the_difference(job, tmp_path):
@@ -176,7 +245,7 @@ def test_a_failure_is_recorded_and_can_be_tried_again(job, tmp_path, monkeypatch
 
 
 def test_notes_are_kept_once_over_all_attempts(job, tmp_path):
-    job = dataclasses.replace(job, train_limit=65)
+    job = dataclasses.replace(job, train_limit=65, fuse=False)
 
     def interrupt(event):
         if event["event"] == "epoch":

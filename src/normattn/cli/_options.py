@@ -79,6 +79,12 @@ Start = Annotated[
     ),
 ]
 Pretrained = Annotated[bool, typer.Option(help="Start from timm's pretrained weights.")]
+Fuse = Annotated[
+    bool,
+    typer.Option(
+        help="Let kernels compute what they can, where there are any; see `normattn doctor`."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object a line to stdout, nothing else.")

@@ -27,6 +27,7 @@ def train(
     sites: _options.Sites = None,
     start: _options.Start = "paper",
     pretrained: _options.Pretrained = False,
+    fuse: _options.Fuse = True,
     device: _options.Device = "auto",
     json: _options.Json = False,
     config: _options.Config = None,
@@ -50,6 +51,7 @@ def train(
         sites=_settings.parse_sites(sites),
         start=start,
         pretrained=pretrained,
+        fuse=fuse,
     )
     _common.suggest_stem(host, stem, data, image_size)
     with _common.resumable(ctx), _progress.display(json) as progress:

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..data import steps_per_epoch
 from ..errors import InputError
+from ..model.fuse import loaded
 from ..model.profile import latency, profile
 from ..training import Job, build, choose_device
 from ..training.jobs import open_job_data
@@ -49,6 +50,7 @@ def measure(protocol: Protocol, device: str) -> dict[str, Any]:
         "input_size": list(input_size),
         "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
         "threads": 1,
+        "kernels": loaded(place) if protocol.fuse else "plain",
         "mechanisms": {label: count for label, count in counts.items() if count},
         "latency": {batch: found for batch, found in timed.items() if found},
         "notes": notes,

@@ -60,10 +60,12 @@ def held_equal(records: RunRecords) -> tuple[tuple[str, Pairs], ...]:
     del protocol["format"]
     details = next((t.details for t in records.trials if t.details.get("versions")), {})
     made_with = {key: details[key] for key in _MADE_WITH if key in details}
+    if details.get("kernels"):  # of which the name alone is the same for all mechanisms
+        made_with["kernels"] = details["kernels"].get("name")
     profile = records.profile or {}
     measured = {
         f"latency: {key}": profile[key]
-        for key in ("device", "threads", "input_size")
+        for key in ("device", "threads", "kernels", "input_size")
         if key in profile
     }
     found: tuple[tuple[str, Mapping[str, Any]], ...] = (
@@ -137,6 +139,7 @@ def command(protocol: Protocol) -> str:
     for key, value in changed.items():
         words += ["--set", f"{key}={_setting(value)}"]
     words += ["--pretrained"] if protocol.pretrained else []
+    words += [] if protocol.fuse else ["--no-fuse"]
     return shlex.join([*words, "--out", "runs/again"])
 
 

@@ -20,6 +20,7 @@ def inequalities(records: RunRecords) -> tuple[str, ...]:
         *_setting(done, "devices", ("machine", "name")),
         *_setting(done, "numbers of threads", ("machine", "threads")),
         *_setting(done, "numbers of processes", ("processes",)),
+        *_setting(done, "kernels", ("kernels", "name"), missing="plain"),
         *_versions(done),
         *_interrupted(done),
         *_data(records, done),
@@ -73,14 +74,16 @@ def _penalty(records: RunRecords) -> Iterable[str]:
         )
 
 
-def _setting(done: Sequence[TrialRecord], plural: str, path: Sequence[str]) -> Iterable[str]:
+def _setting(
+    done: Sequence[TrialRecord], plural: str, path: Sequence[str], missing: str = "unknown"
+) -> Iterable[str]:
     """Compare what the records have at ``path``; most trials' value is named once."""
     groups: dict[str, list[str]] = defaultdict(list)
     for trial in done:
         value: Any = trial.details
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
-        groups["unknown" if value is None else str(value)].append(trial.name)
+        groups[missing if value is None else str(value)].append(trial.name)
     if len(groups) > 1:
         most = max(groups, key=lambda value: len(groups[value]))
         others = "; ".join(f"{v} for {', '.join(n)}" for v, n in groups.items() if v != most)

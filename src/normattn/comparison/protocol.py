@@ -41,6 +41,7 @@ class Protocol:
         train_limit: Train on this many images only, balanced over the classes.
         on_bad_image: ``stop`` or ``skip``.
         image_size: Resize images to this size; None keeps theirs.
+        fuse: Whether kernels compute what they can in every trial, as in `normattn.fuse`.
 
     Raises:
         ConfigError: no mechanism or seed, one of them twice, or an unknown mechanism.
@@ -59,6 +60,7 @@ class Protocol:
     train_limit: int | None = None
     on_bad_image: str = "stop"
     image_size: int | None = None
+    fuse: bool = True
 
     def __post_init__(self) -> None:
         labels = tuple(Mechanism.parse(text).label for text in self.mechanisms)
@@ -96,8 +98,11 @@ class Protocol:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote; raise RunError for a later format or an unknown key."""
-        values = dict(content)
+        """Read what ``to_json`` wrote; raise RunError for a later format or an unknown key.
+
+        A protocol that does not say whether trials are fused is from before there were kernels.
+        """
+        values = {"fuse": False, **content}
         written = values.pop("format", None)
         if written != FORMAT:
             raise RunError(

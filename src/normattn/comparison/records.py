@@ -51,7 +51,7 @@ class RunRecords:
 
     ``profile`` is the content of ``profile.json`` (None until it is written)::
 
-        {"input_size": [3, 32, 32], "device": "cpu", "threads": 2,
+        {"input_size": [3, 32, 32], "device": "cpu", "threads": 2, "kernels": "plain",
          "mechanisms": {label: {"parameters", "macs", "paper_macs", "elementwise"}},
          "latency": {"1": {label: {"median", "p20", "p80"}}, "32": {...}},     seconds, by batch
          "notes": ["what could not be measured, and why"]}
@@ -130,7 +130,8 @@ def _are_metrics(content: object) -> bool:
 
 def _is_trial(details: Mapping[str, Any]) -> bool:
     """Whether what the table and the page read in a trial.json is of its kind, where it is."""
-    kinds = {"job": dict, "data": dict, "versions": dict, "machine": dict, "notes": list}
+    mappings = ("job", "data", "versions", "machine", "kernels")
+    kinds: dict[str, type] = {**dict.fromkeys(mappings, dict), "notes": list}
     if not all(isinstance(details.get(key) or kind(), kind) for key, kind in kinds.items()):
         return False
     data = details.get("data") or {}

@@ -115,7 +115,7 @@ def _obstacle(module: nn.Module, loaded: Mapping[str, str]) -> str | None:
             return "there is no kernel for this mechanism"
         if known is not type(module):
             return f"a subclass of {known.__name__}, whose forward may be another"
-        return "it came in after fuse was called"
+        return "fuse was not called since it came in"
     like = next((p for p in module.parameters() if p.is_floating_point()), None)
     if like is None:
         return None

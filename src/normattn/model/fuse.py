@@ -8,6 +8,7 @@ kernel cannot do, that forward does in the plain form, so fusing is never wrong,
 import contextlib
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 from .. import kernels
@@ -111,6 +112,20 @@ def plain(model: nn.Module) -> Iterator[nn.Module]:
         for module, form in changed:
             if type(module) is PLAIN[form]:
                 module.__class__ = form
+
+
+def idle_reason(model: nn.Module) -> str | None:
+    """Return why kernels compute nothing in a fused model; None where they do, or it is plain."""
+    if not any(isinstance(module, FusedGate | FusedBlock) for module in model.modules()):
+        return None
+    report = fused(model)
+    return None if report.blocks or report.mechanisms else report.left[0].plain[0]
+
+
+def loaded(device: torch.device | str) -> str:
+    """Return which kernels there are for a device, "plain" for none."""
+    status = kernel_status().get(torch.device(device).type, "none")
+    return "plain" if status.startswith("none") else status
 
 
 def kernel_status() -> dict[str, str]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..data import ImageData
 from ..errors import RunError
+from ..model.fuse import idle_reason
 from ..model.graft import grafts
 from .recipes import Recipe
 
@@ -50,6 +51,27 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
             yield f"{prefix}{name}: {before} → {after}"
 
 
+def other_bits(state: Mapping[str, Any], world: int, kernels: str) -> Iterator[str]:
+    """Yield a sentence for everything by which a resumed training leaves the bits of an uncut one.
+
+    Args:
+        state: What was saved.
+        world: The number of processes now.
+        kernels: The name of the kernels now.
+    """
+    if state["world"] != world:
+        yield (
+            f"Resumed with {world} processes after {state['world']}: the same batches, but not the "
+            "same bits, since norms see other parts of them."
+        )
+    before = state.get("kernels", "plain")  # states from before there were any do not say
+    if before != kernels:
+        yield (
+            f"Resumed with kernels {kernels!r} after {before!r}: the same batches, but not the same"
+            " bits, since each rounds in its own way."
+        )
+
+
 def skipped_images(data: ImageData) -> str:
     """Return the sentence on images that could not be read, the first of them by name."""
     more = ", ..." if len(data.skipped) > _NAMED else ""
@@ -59,7 +81,9 @@ def skipped_images(data: ImageData) -> str:
     )
 
 
-def left_out(data: ImageData, recipe: Recipe, penalised: Sized, world: int) -> Iterator[str]:
+def left_out(
+    model: nn.Module, data: ImageData, recipe: Recipe, penalised: Sized, world: int
+) -> Iterator[str]:
     """Yield a sentence for everything that a reader might think was done, and was not."""
     if data.skipped:
         yield skipped_images(data)
@@ -75,6 +99,11 @@ def left_out(data: ImageData, recipe: Recipe, penalised: Sized, world: int) -> I
         yield (
             "No sparsity penalty: the model has no scales that "
             f"sparsity_on={recipe.sparsity_on!r} would penalise."
+        )
+    if reason := idle_reason(model):
+        yield (
+            f"No kernel computes in this model ({reason}): it trains in its plain form. See "
+            "`normattn doctor`."
         )
     if world > 1:
         yield (

@@ -12,6 +12,7 @@ from ..attention import Mechanism
 from ..data import ImageData, open_data
 from ..data.keyed import seeded
 from ..errors import ConfigError, unknown
+from ..model.fuse import fuse
 from ..model.graft import graft
 from ..model.hosts import host
 from .recipes import Recipe
@@ -35,9 +36,11 @@ class Job:
         train_limit: Train on this many images only, balanced over the classes.
         on_bad_image: ``stop`` or ``skip``.
         image_size: Resize images to this size; None keeps theirs.
+        fuse: Whether kernels compute what they can, as in `normattn.fuse`.
 
     Raises:
-        ConfigError: an unknown mechanism, or a seed that is no integer from 0.
+        ConfigError: an unknown mechanism, a seed that is no integer from 0, or ``fuse`` neither
+            True nor False.
     """
 
     data: str
@@ -53,10 +56,13 @@ class Job:
     train_limit: int | None = None
     on_bad_image: str = "stop"
     image_size: int | None = None
+    fuse: bool = True
 
     def __post_init__(self) -> None:
         if type(self.seed) is not int or self.seed < 0:
             raise ConfigError(f"job: expected seed to be an integer >= 0, got {self.seed!r}.")
+        if type(self.fuse) is not bool:
+            raise ConfigError(f"job: expected fuse to be True or False, got {self.fuse!r}.")
         object.__setattr__(self, "mechanism", Mechanism.parse(self.mechanism).label)
         if isinstance(self.sites, list):
             object.__setattr__(self, "sites", tuple(self.sites))
@@ -70,12 +76,15 @@ class Job:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote; raise ConfigError for an unknown key."""
+        """Read what ``to_json`` wrote; raise ConfigError for an unknown key.
+
+        A job that does not say whether it is fused is from before there were kernels.
+        """
         known = [f.name for f in dataclasses.fields(cls)]
         for name in content:
             if name not in known:
                 raise ConfigError(unknown("job", "key", name, known))
-        return cls(**{**content, "recipe": Recipe.from_json(content["recipe"])})
+        return cls(**{"fuse": False, **content, "recipe": Recipe.from_json(content["recipe"])})
 
 
 def build(job: Job, data: ImageData) -> nn.Module:
@@ -97,13 +106,14 @@ def build(job: Job, data: ImageData) -> nn.Module:
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_uniform_(module.weight)
     with seeded(job.seed, "attention"):
-        return graft(
+        model = graft(
             model,
             Mechanism.parse(job.mechanism),
             sites=job.sites,
             input_size=data.size,
             start=job.start,  # type: ignore[arg-type]  # checked by graft
         )
+    return fuse(model) if job.fuse else model
 
 
 def open_job_data(job: Job) -> ImageData:

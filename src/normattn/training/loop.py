@@ -20,7 +20,8 @@ from .checkpoint import Saver
 from .distributed import Ranks, joined
 from .evaluate import Metrics, evaluate
 from .history import EpochRecord, History, scale_statistics
-from .identity import describe, left_out, require_same
+from .identity import describe, left_out, other_bits, require_same
+from .provenance import kernels
 from .recipes import Recipe
 from .signals import Interrupted, Stop, listening
 from .step import Place, Stepper, own_randomness
@@ -92,6 +93,7 @@ class _Loop:
         self.batches = steps_per_epoch(data.train, recipe.batch_size)
         self.identity = describe(model, data, recipe, seed)
         self.stepper = Stepper(model, data, recipe, seed, ranks, self.batches)
+        self.kernels = str(kernels(model)["name"])
         self.place = Place()
         self.history = History(())
 
@@ -99,7 +101,8 @@ class _Loop:
         """Resume if there is something to resume, and train to the end."""
         self._require_grafts()
         if not self._resume():
-            for text in left_out(self.data, self.recipe, self.stepper.penalised, self.ranks.world):
+            model, scales = self.stepper.model, self.stepper.penalised
+            for text in left_out(model, self.data, self.recipe, scales, self.ranks.world):
                 self._note(text)
         while self.place.epoch < self.recipe.epochs:
             self._train_epoch()
@@ -197,6 +200,7 @@ class _Loop:
             state = {
                 "identity": self.identity,
                 "world": self.ranks.world,
+                "kernels": self.kernels,
                 "place": {**asdict(self.place), "loss": loss, "wrong": int(wrong)},
                 "history": [record.to_json() for record in self.history.epochs],
             }
@@ -216,11 +220,8 @@ class _Loop:
         self.stepper.load(state)
         done = f"{self.place.epoch} of {self.recipe.epochs} epochs and {self.place.batch} batches"
         self._note(f"Resumed after {done}.")
-        if state["world"] != self.ranks.world:
-            self._note(
-                f"Resumed with {self.ranks.world} processes after {state['world']}: the same "
-                "batches, but not the same bits, since norms see other parts of them."
-            )
+        for text in other_bits(state, self.ranks.world, self.kernels):
+            self._note(text)
         return True
 
     def _require_grafts(self) -> None:

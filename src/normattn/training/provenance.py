@@ -7,6 +7,9 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from torch import nn
+
+from ..model.fuse import fused
 
 _ROOT = Path(__file__).parents[3]  # of the checkout, where this is one
 
@@ -41,6 +44,15 @@ def machine(device: torch.device) -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count() or 1,
     }
+
+
+def kernels(model: nn.Module) -> dict[str, str | int]:
+    """Return which kernels compute in the model, "plain" for none, and in how many of its parts."""
+    report = fused(model)
+    device = next((p.device.type for p in model.parameters()), "cpu")
+    blocks, mechanisms = len(report.blocks), len(report.mechanisms)
+    name = report.kernels[device] if blocks or mechanisms else "plain"
+    return {"name": name, "blocks": blocks, "mechanisms": mechanisms}
 
 
 def _processor() -> str:

@@ -16,7 +16,7 @@ from .history import History
 from .identity import differences
 from .jobs import Job, build, open_job_data
 from .loop import Progress, fit
-from .provenance import commit, machine, versions
+from .provenance import commit, kernels, machine, versions
 from .signals import Interrupted
 
 _TRIAL = "trial.json"
@@ -92,7 +92,7 @@ class _Run:
     def _train(self) -> None:
         job = self.job
         data = open_job_data(job)
-        model = build(job, data)
+        model = build(job, data).to(self.ranks.device)
         self._write(
             data=data.describe(),
             parameters=sum(p.numel() for p in model.parameters()),
@@ -100,6 +100,7 @@ class _Run:
             versions=versions(),
             commit=commit(),
             machine=machine(self.ranks.device),
+            kernels=kernels(model),
             processes=self.ranks.world,
         )
         history = fit(
@@ -174,7 +175,9 @@ def _open_trial(job: Job, folder: Path) -> dict[str, Any]:
         raise RunError(
             f"{path}: expected the record of a job, got something else. Choose another folder."
         )
-    lines = list(differences(trial["job"], job.to_json()))
+    # Kernels change how the same is computed: `fit` says so, where it resumes with others.
+    saved, wanted = ({**j, "fuse": None} for j in (trial["job"], job.to_json()))
+    lines = list(differences(saved, wanted))
     if not lines:
         return trial
     if trial.get("status") != "done" and not checkpoint.exists(folder):
