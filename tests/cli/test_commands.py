@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-COMMANDS = ("demo", "compare", "train", "evaluate", "profile", "report", "list")
+from normattn.errors import InputError
+
+COMMANDS = ("demo", "compare", "train", "evaluate", "profile", "report", "doctor", "list")
 TINY = ("--data", "digits", "--host", "resnet20", "--epochs", "1", "--train-limit", "128")
 
 
@@ -198,6 +200,24 @@ def test_train_says_what_it_reached_and_repeats_it_without_training(cli, trained
     assert str(trained) in result.stdout
     last = json_lines(cli(*again, "--json"))[-1]
     assert (last["event"], last["status"]) == ("result", "done")
+
+
+@pytest.mark.parametrize(("option", "fuse"), [((), True), (("--no-fuse",), False)])
+def test_train_and_compare_fuse_unless_told_otherwise(cli, tmp_path, monkeypatch, option, fuse):
+    from normattn import comparison, training
+
+    asked = []
+
+    def stop(job, *args, **kwargs):
+        asked.append(job.fuse)
+        raise InputError("That is enough.")
+
+    monkeypatch.setattr(training, "run_job", stop)
+    monkeypatch.setattr(comparison, "compare", stop)
+    for command in ("train", "compare"):
+        result = cli(command, *TINY, "--attention", "none", *option, "--out", tmp_path / "x")
+        assert result.stderr == "That is enough.\n"
+    assert asked == [fuse, fuse]
 
 
 def test_another_job_in_the_same_folder_is_refused_with_the_difference(refused, trained):

@@ -127,6 +127,7 @@ def test_a_profile_of_another_shape_is_left_out_with_a_note(folder, content):
         {"data": {"skipped": 5}},
         {"versions": "2.15"},
         {"machine": 7},
+        {"kernels": "c++"},
         {"notes": "one"},
         {"job": "se"},
     ],

@@ -11,6 +11,7 @@ import typer
 from ._common import Commands
 from .compare import compare
 from .demo import demo
+from .doctor import doctor
 from .evaluate import evaluate
 from .list import list_names
 from .profile import profile
@@ -27,7 +28,7 @@ app = typer.Typer(
     "equal terms.",
     epilog="Start with: normattn demo",
 )
-for command in (demo, compare, train, evaluate, profile, report):
+for command in (demo, compare, train, evaluate, profile, report, doctor):
     app.command()(command)
 app.command("list")(list_names)
 

@@ -120,7 +120,7 @@ def _obstacle(module: nn.Module, loaded: Mapping[str, str]) -> str | None:
     if like is None:
         return None
     device, dtype = like.device.type, str(like.dtype).removeprefix("torch.")
-    status = loaded.get(device, "none")
+    status = loaded.get(device, "none").partition(". ")[0]  # without what to do about it
     if status.startswith("none"):
         return f"kernels for {device}: {status}"
     runs = kernels.runs_on(torch.empty(_PROBE, device=like.device, dtype=like.dtype))

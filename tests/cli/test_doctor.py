@@ -1,0 +1,75 @@
+"""`normattn doctor`: what is there, what is missing, and what to do about it."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from normattn import kernels
+
+CPU = "none: the package was installed without a compiler. Install one, then reinstall normattn."
+TRITON = "none: Triton cannot be imported: no module"
+
+
+@pytest.fixture
+def examine(cli):
+    def run():
+        result = cli("doctor", "--json")
+        assert result.exit_code == 0, result.output
+        (line,) = result.stdout.splitlines()
+        return json.loads(line)
+
+    return run
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """Make this a machine with nothing to mend."""
+    monkeypatch.setattr(kernels, "status", lambda: {"cpu": "c++ avx2", "cuda": "none: no device"})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+
+def test_what_is_there_is_shown(cli, examine, quiet):
+    record = examine()
+    assert record["event"] == "doctor"
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert record["machine"]["threads"] == 1
+    assert record["machine"]["usable_cores"] >= 1
+    assert record["machine"]["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert record["kernels"] == {"cpu": "c++ avx2", "cuda": "none: no device"}
+    assert record["advice"] == []
+    result = cli("doctor")
+    assert result.exit_code == 0
+    for words in ("torchvision", "usable cores", "OMP_NUM_THREADS", "c++ avx2", "Nothing to mend."):
+        assert words in result.stdout
+
+
+def test_missing_kernels_come_with_what_to_do(cli, examine, quiet, monkeypatch):
+    monkeypatch.setattr(kernels, "status", lambda: {"cpu": CPU, "cuda": "none: no device"})
+    (advice,) = examine()["advice"]
+    assert advice == (
+        "No kernels for cpu (the package was installed without a compiler). "
+        "Install one, then reinstall normattn."
+    )
+    assert advice in cli("doctor").stdout
+
+
+def test_kernels_for_a_gpu_are_missed_where_there_is_one(examine, quiet, monkeypatch):
+    monkeypatch.setattr(kernels, "status", lambda: {"cpu": "c++ avx2", "cuda": TRITON})
+    assert examine()["advice"] == []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "A GPU")
+    record = examine()
+    assert record["machine"]["cuda"] == ["A GPU"]
+    assert record["advice"] == ["No kernels for cuda (Triton cannot be imported: no module)."]
+
+
+def test_more_threads_than_cores_are_pointed_out(examine, quiet, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert examine()["advice"] == []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    (advice,) = examine()["advice"]
+    assert advice.endswith("Set OMP_NUM_THREADS=2.")
