@@ -12,6 +12,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import distributed, nn
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint_sequential, set_checkpoint_early_stop
 
 from normattn import create, find_sites, fuse, graft, grafts, host, kernels, load, save, ungraft
 from normattn.errors import UnsupportedModel
@@ -114,6 +115,29 @@ def test_a_distributed_wrapper_trains_a_fused_model(tiny, images, tmp_path):
     finally:
         distributed.destroy_process_group()
     assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
+
+
+def test_activations_can_be_computed_again_for_the_backward_pass(tiny, images):
+    found = []
+    for model in (tiny(), fuse(tiny())):
+        # To its end: else the last norm of a part is stopped before its statistics move again.
+        with set_checkpoint_early_stop(False):
+            y = checkpoint_sequential(model, 3, images, use_reentrant=False)
+            y.square().mean().backward()
+        found.append({name: p.grad for name, p in model.named_parameters()})
+        found[-1] |= dict(model.named_buffers())  # which have moved twice
+    assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_compiled_model_can_be_fused_and_unfused(tiny, images, calls):
+    torch.compiler.reset()
+    model = tiny().eval()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    expected = compiled(images)
+    assert_close(fuse(compiled)(images), expected, rtol=1e-4, atol=1e-5)
+    assert calls  # traced anew
+    assert fused(model).blocks
+    assert_close(unfuse(compiled)(images), expected)
 
 
 @pytest.mark.parametrize("attention", ["nam-channel", "nam", "se"])

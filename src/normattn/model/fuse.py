@@ -49,8 +49,10 @@ def fuse(model: nn.Module, *, strict: bool = False) -> nn.Module:
     Example:
         >>> import normattn
         >>> model = fuse(normattn.graft(normattn.host("resnet20", 10), "nam-channel"))
-        >>> fused(model).blocks[0].kernels
-        ('bn1 + act1', 'bn2 + NAMChannel + shortcut + act2')
+        >>> type(model.layer1[0]).__name__
+        'FusedCifarBasicBlock'
+        >>> print(type(unfuse(model).layer1[0]).__name__, list(fused(model).blocks))
+        BasicBlock []
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModel(f"fuse: expected an nn.Module, got {type(model).__name__}.")
