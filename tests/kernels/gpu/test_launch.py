@@ -7,6 +7,7 @@ runs. Whether the values are right is for test_provider.
 import importlib
 import re
 import subprocess
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -39,20 +40,44 @@ class Device:
         return 0
 
 
-class Compiled:
-    """A kernel whose launches are compiled and kept; how many maps each takes is counted."""
+@dataclass
+class Launch:
+    """What a kernel was to be launched with."""
 
-    def __init__(self, name, kernel, launches):
-        self.name, self.kernel, self.launches = name, kernel, launches
+    name: str
+    kernel: object
+    grid: object
+    args: tuple
+    kwargs: dict
 
-    def __getitem__(self, grid):
-        def launch(*args, **kwargs):
-            made = self.kernel.warmup(*args, grid=grid, **kwargs)
-            made = made if isinstance(made, list) else [made]
-            maps = sum(isinstance(arg, torch.Tensor) and arg.ndim == 4 for arg in args)
-            self.launches.append((self.name, maps, made))
+    def maps(self):
+        return sum(isinstance(arg, torch.Tensor) and arg.ndim == 4 for arg in self.args)
 
-        return launch
+    def compile(self):
+        """Return the compiled kernel, or one for each configuration."""
+        made = self.kernel.warmup(*self.args, grid=self.grid, **self.kwargs)
+        return made if isinstance(made, list) else [made]
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Return what collects a provider's launches; none takes place."""
+    found = []
+
+    class Kernel:
+        def __init__(self, name, kernel):
+            self.name, self.kernel = name, kernel
+
+        def __getitem__(self, grid):
+            return lambda *args, **kwargs: found.append(
+                Launch(self.name, self.kernel, grid, args, kwargs)
+            )
+
+    for module in (_launch._apply, _launch._reduce, _launch._combine):
+        for name in (*ELEMENTWISE, *REDUCTIONS, "coefficients", "gradients"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, Kernel(name, getattr(module, name)))
+    return lambda run: run() or found
 
 
 @pytest.fixture(scope="module")
@@ -61,22 +86,16 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def compiled(monkeypatch, cache):
-    """Return what makes the provider's launches: their names, maps and compiled kernels."""
+def compiled(monkeypatch, launches, cache):
+    """Return what compiles a provider's launches: each one's name and kernels."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(cache))
-    launches = []
-    for module in (_launch._apply, _launch._reduce, _launch._combine):
-        for name in (*ELEMENTWISE, *REDUCTIONS, "coefficients", "gradients"):
-            if hasattr(module, name):
-                kernel = Compiled(name, getattr(module, name), launches)
-                monkeypatch.setattr(module, name, kernel)
 
     def make(capability, run, configs=_launch._apply.CONFIGS[:1]):
-        for name in ELEMENTWISE:
-            monkeypatch.setattr(getattr(_launch._apply, name).kernel, "configs", configs)
         monkeypatch.setattr(triton.runtime.driver, "_active", Device(capability))
-        run()
-        return launches
+        for launch in launches(run):
+            if launch.name in ELEMENTWISE:
+                monkeypatch.setattr(launch.kernel, "configs", configs)
+            yield launch.name, launch.compile()
 
     return make
 
@@ -152,9 +171,9 @@ def spilled(kernel, folder):
 def test_kernels_compile_without_spills_and_with_loads_of_16_bytes(
     compiled, tmp_path, capability, dtype, order
 ):
-    launches = compiled(capability, tail((8, 64, 56, 56), dtype, order))
-    assert len(launches) == 7
-    for name, _, (kernel,) in launches:
+    kernels = list(compiled(capability, tail((8, 64, 56, 56), dtype, order)))
+    assert len(kernels) == 7
+    for name, (kernel,) in kernels:
         assert kernel.asm["cubin"], name
         assert spilled(kernel, tmp_path) == 0, name
         if name in ELEMENTWISE + REDUCTIONS:
@@ -175,7 +194,7 @@ def test_kernels_compile_without_spills_and_with_loads_of_16_bytes(
     ids=["14x14", "14x14-half", "7x7", "instance", "pixel"],
 )
 def test_loads_are_as_wide_as_a_map_allows(compiled, tmp_path, run, widest):
-    for name, _, (kernel,) in compiled(90, run):
+    for name, (kernel,) in compiled(90, run):
         assert spilled(kernel, tmp_path) == 0, name
         if name in ELEMENTWISE:
             # Coefficients, of 4 bytes, are loaded as well.
@@ -185,7 +204,7 @@ def test_loads_are_as_wide_as_a_map_allows(compiled, tmp_path, run, widest):
 def test_every_tuned_configuration_compiles_and_none_divides_by_value(compiled):
     run = tail((8, 64, 14, 14), torch.bfloat16, residual=False)
     tried = 0
-    for name, _, kernels in compiled(90, run, _launch._apply.CONFIGS):
+    for name, kernels in compiled(90, run, _launch._apply.CONFIGS):
         for kernel in kernels:
             tried += name in ELEMENTWISE
             if name in (*ELEMENTWISE, "gradient_sums"):
@@ -195,7 +214,7 @@ def test_every_tuned_configuration_compiles_and_none_divides_by_value(compiled):
 
 
 def test_the_map_is_addressed_with_64_bits(compiled):
-    for name, _, (kernel,) in compiled(80, gate((8, 64, 56, 56), torch.float32)):
+    for name, (kernel,) in compiled(80, gate((8, 64, 56, 56), torch.float32)):
         if name in ELEMENTWISE + REDUCTIONS:
             assert instructions(kernel, r"\b(?:mul|mad)\.lo\.s64"), name
 
@@ -212,8 +231,8 @@ def test_reductions_are_not_tuned():
     [(gate, 3, 5), (tail, 4, 7), (fixed_tail, 3, 5)],
     ids=["gate", "tail", "fixed-tail"],
 )
-def test_maps_pass_through_memory_as_often_as_counted(compiled, order, make, forward, backward):
-    launches = compiled(90, make((2, 16, 8, 8), torch.float32, order))
-    maps = {name: count for name, count, _ in launches}
+def test_maps_pass_through_memory_as_often_as_counted(launches, order, make, forward, backward):
+    run = make((2, 16, 8, 8), torch.float32, order)
+    maps = {launch.name: launch.maps() for launch in launches(run)}
     assert maps.get("moments", 0) + maps["apply"] == forward
     assert maps["gradient_sums"] + maps.get("apply_gradient", 0) == backward

@@ -1,5 +1,6 @@
 """A function a kernel: sizes to grids, tensors to arguments."""
 
+import threading
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ Vectors = tuple[Maybe, Maybe, Maybe, Maybe]
 _LARGE_BYTES = 32 << 20
 #: Partial results that a program of `_combine` holds at a time.
 _COMBINE_TILE = 2048
+#: A tuned kernel is one object, which keeps what it is tuning; each device has a thread that calls.
+_TUNING = threading.Lock()
 #: Multiplication and addition in one rounding: Triton's default, which later versions reverse.
 _FUSED = {"enable_fp_fusion": True}
 
@@ -98,9 +101,7 @@ def coefficients(
 
 def given(shape: Tiles, center: Tensor, vectors: Vectors) -> Coefficients:
     """Return fixed coefficients, one of each a statistic."""
-    centers = center if shape.groups == 1 else _spread(center, shape)
-    p, q, slope, offset = (_each(vector, shape) for vector in vectors)
-    return Coefficients(centers, p, q, slope, offset)
+    return Coefficients(*(_each(vector, shape) for vector in (center, *vectors)))
 
 
 def apply(
@@ -109,9 +110,10 @@ def apply(
     """Fill ``out``, which may be ``z``, with the output."""
     shape = tiles(layout(z, over), widest_columns=256)
     added = None if residual is None else like(z, residual)
-    _apply.apply[_grid(shape)](
-        z, added, out, *found, *shape.sizes, RELU=relu, **_elementwise(z, shape)
-    )
+    with _TUNING:
+        _apply.apply[_grid(shape)](
+            z, added, out, *found, *shape.sizes, RELU=relu, **_elementwise(z, shape)
+        )
     return out
 
 
@@ -192,18 +194,12 @@ def apply_gradient(
 ) -> Tensor:
     """Return dz."""
     shape = tiles(layout(z, over), widest_columns=256)
-    dz = torch.empty_like(z)
-    _apply.apply_gradient[_grid(shape)](
-        like(z, dy),
-        z,
-        dz,
-        *found,
-        rest,
-        *shape.sizes,
-        shape.statistics,
-        RELU=relu,
-        **_elementwise(z, shape),
-    )
+    dz, dy = torch.empty_like(z), like(z, dy)
+    sizes = (*shape.sizes, shape.statistics)
+    with _TUNING:
+        _apply.apply_gradient[_grid(shape)](
+            dy, z, dz, *found, rest, *sizes, RELU=relu, **_elementwise(z, shape)
+        )
     return dz
 
 
@@ -237,12 +233,10 @@ def _grid(shape: Tiles) -> Any:
     return lambda meta: (shape.grid(meta["TILE"], meta["STEPS"]),)
 
 
-def _each(vector: Maybe, shape: Tiles) -> Maybe:
+def _each(vector: Any, shape: Tiles) -> Any:
     """Return a vector with one value a statistic, where it has one an index."""
-    return vector if vector is None or shape.groups == 1 else _spread(vector, shape)
-
-
-def _spread(vector: Tensor, shape: Tiles) -> Tensor:
+    if vector is None or shape.groups == 1:
+        return vector
     return vector.repeat(shape.statistics // vector.numel())
 
 
