@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.library import Library
 
 from ..errors import InputError
@@ -13,7 +14,70 @@ from ..errors import InputError
 _LIBRARY: Any = Library("normattn", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def define(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+class Op:
+    """An op of torch, which in plain eager code is called past torch's dispatcher.
+
+    That and the derivative that is registered with it are Python of torch's, which takes longer
+    than the kernel on a small map. Whoever watches or traces operations sees the op.
+
+    Args:
+        overload: The registered op.
+        run: What computes it.
+    """
+
+    def __init__(self, overload: Any, run: Callable[..., Any]) -> None:
+        self.overload = overload
+        self._run = run
+        self._function: Any = None
+
+    def differentiate(self, save: Callable[..., Any], backward: Callable[..., Any]) -> None:
+        """Make the derivative that `register_autograd` gets one of the direct call, too."""
+        run = self._run
+
+        class Direct(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                output = run(*args)
+                save(ctx, args, output)
+                ctx.set_materialize_grads(False)  # statistics get no gradients, nor zeros for them
+                return output
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Any) -> Any:
+                if grads[0] is None:
+                    return (None,) * len(ctx.needs_input_grad)
+                return backward(ctx, *grads)
+
+        self._function = Direct
+
+    def __call__(self, *args: Any) -> Any:
+        if not _alone(args[0]):
+            return self.overload(*args)
+        if not (torch.is_grad_enabled() and any(_wants(a) for a in args)):
+            return self._run(*args)
+        if self._function is None:  # a derivative, to be differentiated again: torch refuses
+            return self.overload(*args)
+        return self._function.apply(*args)
+
+
+def _alone(x: Tensor) -> bool:
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._len_torch_function_stack()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def _wants(value: object) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+_OPS: dict[str, Op] = {}
+
+
+def define(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Op:
     """Register an op and return what calls it.
 
     Args:
@@ -27,7 +91,8 @@ def define(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> An
     _LIBRARY.define(schema, tags=tags)
     _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"normattn::{name}", fake, lib=_LIBRARY)
-    return getattr(torch.ops.normattn, name).default
+    _OPS[name] = Op(getattr(torch.ops.normattn, name).default, run)
+    return _OPS[name]
 
 
 def differentiate(name: str, save: Callable[..., Any], backward: Callable[..., Any]) -> None:
@@ -39,6 +104,7 @@ def differentiate(name: str, save: Callable[..., Any], backward: Callable[..., A
             "Take the plain form for that: normattn.unfuse(model)."
         )
 
+    _OPS[name].differentiate(save, backward)
     register = torch.library.register_autograd
     register(f"normattn::{name}", backward, setup_context=save, lib=_LIBRARY)
     register(f"normattn::{name}_backward", refuse, lib=_LIBRARY)

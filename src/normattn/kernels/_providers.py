@@ -58,6 +58,9 @@ def _move(
     if running is None:
         return
     value = value.detach()
+    if momentum is not None and value.dtype == running.dtype:
+        running.lerp_(value, momentum)
+        return
     # In the wider of the two types, and rounded once: a norm in half precision keeps its
     # statistics there, and a float64 one is given float32.
     dtype = torch.promote_types(running.dtype, value.dtype)
