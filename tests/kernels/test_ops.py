@@ -1,5 +1,6 @@
 """What is common to both ops: registration, memory formats, what is kept, compile, autocast."""
 
+import importlib
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from normattn.errors import InputError
-from normattn.kernels import block_tail, norm_gate
+from normattn.kernels import block_tail, cpu, norm_gate
 
 EVERYTHING = {"norm": True, "gate": True, "residual": True, "relu": True}
 FORMS = [
@@ -206,3 +207,29 @@ def test_statistics_carry_no_gradient(kernels):
     for _, mean, var in (norm_gate(x, v, v, over="channel", eps=1.0), block_tail(x, v, v, eps=1.0)):
         assert not mean.requires_grad
         assert not var.requires_grad
+
+
+@forms
+@orders
+def test_kernels_are_given_dense_maps_in_one_order(monkeypatch, case, order):
+    """They walk over memory, so a map in another order would be another map."""
+    monkeypatch.setattr(cpu, "supports", lambda x: False)
+    seen = []
+
+    def watch(function):
+        def watched(*maps, **rest):
+            given = [t for t in (*maps, rest.get("residual")) if isinstance(t, torch.Tensor)]
+            seen.append([t.stride() for t in given])
+            return function(*maps, **rest)
+
+        return watched
+
+    names = ("forward", "backward", "forward_fixed", "backward_fixed")
+    for owner in ("norm_gate", "block_tail"):
+        module = importlib.import_module(f"normattn.kernels.{owner}.reference")
+        for name in names:
+            monkeypatch.setattr(module, name, watch(getattr(module, name)))
+    op, leaves = as_op(replace(case, order=order))
+    run(op, [leaves[0], *map(swapped, leaves[1:])], swapped(torch.randn_like(leaves[0])))
+    assert len(seen) == 2
+    assert {stride for strides in seen for stride in strides} == {leaves[0].stride()}
