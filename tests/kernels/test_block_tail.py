@@ -101,6 +101,30 @@ def test_error_is_at_most_twice_that_of_plain_pytorch(kernels, case):
     check(kernels, case)
 
 
+@flags
+@fixed
+@orders
+def test_half_precision_is_rounded_once(kernels, order, fixed, flags):
+    """Twice plain PyTorch's error would allow more: it rounds after the norm and after the gate."""
+    case = Case((3, 5, 9, 7), "channel", order, torch.bfloat16, norm=True, fixed=fixed, **flags)
+    inputs = draw(case)
+    found, exact = call(kernels, case, inputs), truth(case, inputs)
+    for name, value in exact.items():
+        close = {"rtol": 2**-8, "atol": 1e-5} if value.ndim == 4 else {"rtol": 1e-4, "atol": 1e-4}
+        assert_close(found[name].double(), value, **close)
+
+
+@flags
+@orders
+def test_a_center_far_above_the_deviation_costs_no_digits(kernels, order, flags):
+    """Plain PyTorch multiplies first, and loses what p · z and p · center have in common."""
+    case = Case((3, 5, 9, 7), "channel", order, norm=True, fixed=True, mean=1e4, **flags)
+    inputs = draw(case)
+    found, exact = call(kernels, case, inputs), truth(case, inputs)
+    for name, value in exact.items():
+        assert_close(found[name].double(), value, rtol=1e-5, atol=1e-5 * value.abs().max().item())
+
+
 @pytest.mark.parametrize("over", ["channel", "pixel", "instance"])
 @orders
 def test_functions_of_a_provider_take_any_broadcast(kernels, over, order):
