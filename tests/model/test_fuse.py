@@ -138,9 +138,11 @@ def test_a_norm_that_averages_over_all_batches_does_so(tiny, images):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_a_norm_without_running_statistics_takes_those_of_the_batch(training, images):
+@pytest.mark.parametrize("tracked", [True, False], ids=["taken away", "never had"])
+def test_a_norm_without_running_statistics_takes_those_of_the_batch(tracked, training, images):
     model = nn.Sequential(NAMChannel(3, weighting="mean"))
-    model[0].norm = nn.BatchNorm2d(3, track_running_stats=False)
+    model[0].norm = nn.BatchNorm2d(3, track_running_stats=tracked)
+    model[0].norm.running_mean = model[0].norm.running_var = None
     nn.init.normal_(model[0].norm.weight)
     assert_as_exact(model.train(training), images)
 

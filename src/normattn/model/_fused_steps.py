@@ -193,7 +193,7 @@ def _running(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def _track(norm: _BatchNorm, mean: Tensor, var: Tensor, x: Tensor) -> None:
-    if norm.training and norm.track_running_stats:
+    if norm.training:  # in eval mode it only lacks any
         kernels.update_running(norm, mean, var, x.numel() // norm.num_features)
 
 
