@@ -61,7 +61,15 @@ setup(
             depends=sorted(map(str, SOURCES.glob("*.h"))),
             # Vectors wider than the platform's common ones stay inside their own file: no ABI
             # between files depends on them, which is what -Wpsabi warns about.
-            extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden", "-Wno-psabi", "-Wno-maybe-uninitialized", *OPENMP],
+            extra_compile_args=[
+                "-std=c++17",
+                "-O3",
+                "-g0",
+                "-fvisibility=hidden",
+                "-Wno-psabi",
+                "-Wno-maybe-uninitialized",
+                *OPENMP,
+            ],
             extra_link_args=OPENMP,
             language="c++",
             optional=True,

@@ -11,53 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kernel_cases import gate, inference, others, step_cifar, step_imagenet, tail
 from timing import interleave, rows
-from torch import Tensor, nn
-
-import normattn
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Rows = list[dict[str, Any]]
-
-
-class LiteralNAM(nn.Module):
-    """NAM's channel gate, step by step as published: two permutes to put C last and back."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(x)
-        scale = self.norm.weight.detach().abs()
-        y = y.permute(0, 2, 3, 1).contiguous()
-        y = (scale / scale.sum()) * y
-        y = y.permute(0, 3, 1, 2).contiguous()
-        return torch.sigmoid(y) * x
-
-
-def gate() -> Rows:
-    """NAM's channel gate, forward and backward, against the literal published form."""
-    results: Rows = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        x = torch.randn(32, 256, 32, 32).to(memory_format=layout).requires_grad_()
-        upstream = torch.randn(32, 256, 32, 32).to(memory_format=layout)
-
-        def step(module: nn.Module, x: Tensor = x, upstream: Tensor = upstream) -> None:
-            x.grad = None
-            module(x).backward(upstream)
-
-        modules: dict[str, nn.Module] = {
-            "literal published form": LiteralNAM(256),
-            "normattn NAMChannel": normattn.create("nam-channel", 256),
-            "BatchNorm2d alone": nn.BatchNorm2d(256),
-        }
-        providers = {label: partial(step, module) for label, module in modules.items()}
-        name = "channels_last" if layout is torch.channels_last else "NCHW"
-        results += rows(
-            interleave(providers, 15), "literal published form", layout=name, shape="32x256x32x32"
-        )
-    return results
 
 
 def start() -> Rows:
@@ -134,9 +92,16 @@ def images() -> Rows:
     return [{**row, "images_per_second": round(used / row["median_ms"] * 1e3)} for row in results]
 
 
+KERNEL_TESTS = ("tests/kernels", "tests/model/test_fuse.py")
+
 #: name → (function, tests that must pass first)
 CASES: dict[str, tuple[Callable[[], Rows], tuple[str, ...]]] = {
-    "gate": (gate, ("tests/attention/test_nam.py",)),
+    "gate": (gate, KERNEL_TESTS),
+    "tail": (tail, KERNEL_TESTS),
+    "others": (others, KERNEL_TESTS),
+    "inference": (inference, KERNEL_TESTS),
+    "step-cifar": (step_cifar, KERNEL_TESTS),
+    "step-imagenet": (step_imagenet, KERNEL_TESTS),
     "start": (start, ("tests/test_architecture.py",)),
     "epoch": (epoch, ("tests/training",)),
     "images": (images, ("tests/data",)),

@@ -25,14 +25,22 @@ def interleave(providers: dict[str, Callable[[], Any]], rounds: int) -> dict[str
     for name in names:
         for _ in range(2):
             providers[name]()
+    _finish()
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         order.shuffle(names)
         for name in names:
             start = time.perf_counter()
             providers[name]()
+            _finish()
             seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def _finish() -> None:
+    """Wait for a GPU, which works on after a call returns."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def rows(seconds: dict[str, list[float]], baseline: str, **labels: Any) -> list[dict[str, Any]]:
