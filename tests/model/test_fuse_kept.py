@@ -253,7 +253,7 @@ def test_strict_fusing_is_all_or_nothing(tiny, monkeypatch):
     with pytest.raises(UnsupportedModel, match=r"1\.bn2\.attn \(there is no kernel for this"):
         fuse(other, strict=True)
     assert classes(other) == before
-    with pytest.raises(UnsupportedModel, match="got no such layer"):
+    with pytest.raises(UnsupportedModel, match=r"got none for Conv2d \(it has no such layer\)"):
         fuse(nn.Conv2d(3, 3, 1), strict=True)
     monkeypatch.setattr(kernels, "status", lambda: {"cpu": "none: no compiler"})
     with pytest.raises(UnsupportedModel, match=r"1 \(kernels for cpu: none: no compiler\)"):

@@ -8,6 +8,7 @@ import timm.models.resnet as timm_resnet
 import torch
 from timm.layers import BlurPool2d, DropPath
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
@@ -135,6 +136,18 @@ def test_transforms_of_torch_func_have_all_derivatives(attention, tiny, images):
         torch.func.vmap(lambda x: plain(x[None]))(images),
     )
     assert_close(torch.func.hessian(loss(model))(x), torch.func.hessian(loss(plain))(x))
+
+
+@with_both
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("attention", ["nam-channel", "nam", "ean"])
+def test_tangents_are_carried_forward(attention, tiny, images):
+    found = []
+    for model in (tiny("timm basic", attention).eval(), fuse(tiny("timm basic", attention).eval())):
+        with forward_ad.dual_level():
+            y = model(forward_ad.make_dual(images, images.flip(0)))
+            found.append(forward_ad.unpack_dual(y).tangent)
+    assert_close(found[1], found[0])
 
 
 HOOKS = {

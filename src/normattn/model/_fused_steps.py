@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as _module
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -32,6 +33,7 @@ def unobserved() -> bool:
         torch.compiler.is_exporting()
         or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0  # tangents are asked for
         or _module._has_any_global_hook()  # type: ignore[no-untyped-call]
     )
 

@@ -61,16 +61,15 @@ def fuse(model: nn.Module, *, strict: bool = False) -> nn.Module:
     for site, module in changed:
         setattr(module, NOTICE, Notice(site, voice))
         module.__class__ = FORMS[type(module)]
-    report = fused(model)
-    if strict and (report.left or not (report.blocks or report.mechanisms)):
+    obstacles = _obstacles(model) if strict else []
+    if obstacles:
         for _, module in changed:
             _make_plain(module)
-        obstacles = [f"{each.site} ({'; '.join(each.plain)})" for each in report.left]
         more = f", and {len(obstacles) - _SHOWN} more" if len(obstacles) > _SHOWN else ""
-        got = f"none for {', '.join(obstacles[:_SHOWN])}{more}" if obstacles else "no such layer"
         raise UnsupportedModel(
-            f"fuse: expected kernels for every known layer, got {got}. Nothing was changed; remove "
-            "the obstacles, or fuse without strict."
+            f"fuse: expected kernels for every known layer, got none for "
+            f"{', '.join(obstacles[:_SHOWN])}{more}. Nothing was changed; remove the obstacles, or "
+            "fuse without strict."
         )
     return model
 
@@ -133,6 +132,13 @@ def loaded(device: torch.device | str) -> str:
 def kernel_status() -> dict[str, str]:
     """Return, by type of device, which kernels are loaded, or "none: " and why there are none."""
     return dict(kernels.status())
+
+
+def _obstacles(model: nn.Module) -> list[str]:
+    report = fused(model)
+    if not (report.blocks or report.mechanisms or report.left):
+        return [f"{type(model).__name__} (it has no such layer)"]
+    return [f"{each.site} ({'; '.join(each.plain)})" for each in report.left]
 
 
 def _voice(model: nn.Module) -> Voice:
