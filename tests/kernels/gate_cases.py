@@ -47,6 +47,22 @@ class Case:
         return "-".join(parts) + (f"-mean{self.mean:g}" if self.mean else "")
 
 
+EVERYTHING = {"norm": True, "gate": True, "residual": True, "relu": True}
+#: Every op, with and without its optional parts.
+FORMS = [
+    Case(over="channel"),
+    Case(over="pixel"),
+    Case(over="instance"),
+    Case(over="channel", fixed=True),
+    Case(over="pixel", fixed=True),
+    Case(**EVERYTHING),
+    Case(**EVERYTHING, fixed=True),
+    Case(norm=True, gate=False, residual=True, relu=True),
+    Case(norm=True, gate=False, residual=True, fixed=True),
+    Case(norm=True, gate=True, relu=True),
+]
+
+
 def draw(case, seed=0):
     """Return what goes into a kernel, all random: maps in the case's type, vectors in float32.
 
@@ -225,3 +241,9 @@ def as_op(case, seed=0):
         return kernels.norm_gate(z, scale, shift, over=case.over, eps=EPS)[0]
 
     return op, leaves
+
+
+def run(op, leaves, dy):
+    """Return the output of ``op`` and its gradients."""
+    out = op(*leaves)
+    return out, torch.autograd.grad(out, leaves, dy)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from gate_cases import ORDERS, Case, as_op
+from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
 from normattn.errors import InputError
@@ -163,9 +164,9 @@ def test_empty_maps_give_empty_maps_and_gradients_of_zero(kernels, case, order):
 @each_op
 def test_the_fake_kernel_refuses_the_same(name):
     """So that a mistake is found when a model is compiled, and by its name."""
-    x, vector = torch.zeros(SHAPE).to("meta"), torch.zeros(4).to("meta")
-    with pytest.raises(InputError, match=rf"^{name}: expected \w+ to be of shape \(3,\)"):
-        CALLS[name][0](x, vector)
+    match = rf"^{name}: expected \w+ to be of shape \(3,\)"
+    with FakeTensorMode(), pytest.raises(InputError, match=match):
+        CALLS[name][0](torch.zeros(SHAPE), torch.zeros(4))
 
 
 def test_backward_ops_refuse_a_gradient_of_another_shape():

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gate_cases import ORDERS, Case, draw
+from gate_cases import EVERYTHING, ORDERS, Case, draw
 from torch.testing import assert_close
 
 from normattn.errors import InputError
 from normattn.kernels import block_tail_fixed
 
-EVERYTHING = {"norm": True, "gate": True, "residual": True, "relu": True}
 orders = pytest.mark.parametrize("order", ORDERS)
 
 
