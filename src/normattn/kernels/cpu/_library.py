@@ -8,6 +8,7 @@ import ctypes
 import os
 import sys
 import warnings
+from hashlib import sha256
 from pathlib import Path
 
 from .._version import VERSION
@@ -70,6 +71,8 @@ def find(path: Path = PATH) -> tuple[Library | None, str]:
             "none: the package was installed without a C++ compiler. Install one (g++ or clang++), "
             "then reinstall normattn."
         )
+    if not _is_whole(path):
+        return None, _warned(f"{path.name} is damaged")
     try:
         library = Library(path)
     except (OSError, AttributeError) as error:
@@ -77,6 +80,17 @@ def find(path: Path = PATH) -> tuple[Library | None, str]:
     if library.version != VERSION:
         return None, _warned(f"{path.name} is of version {library.version}, not {VERSION}")
     return library, f"c++ {INSTRUCTIONS[library.instructions]}"
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a file ends with the checksum of the rest, which setup.py appends.
+
+    To load one that was cut short can end the process, past any exception.
+    """
+    if sys.platform == "darwin":
+        return True
+    content = path.read_bytes()
+    return sha256(content[:-32]).digest() == content[-32:]
 
 
 def _warned(reason: str) -> str:

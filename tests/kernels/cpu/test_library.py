@@ -1,0 +1,211 @@
+"""The compiled library: found, refused, shared by threads, survived by forks, and frugal."""
+
+import _ctypes
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+
+from normattn.kernels import cpu
+from normattn.kernels.cpu import _library
+
+needs_library = pytest.mark.skipif(cpu.LIBRARY is None, reason=cpu.status())
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def test_its_tasks_have_the_fields_of_the_header_in_their_order():
+    header = (_library.PATH.parent / "csrc" / "task.h").read_text()
+    body = header.partition("struct Task {")[2].partition("};")[0]
+    lines = [line.partition("//")[0].strip() for line in body.splitlines()]
+    declared = [
+        name.strip(" *;")
+        for line in lines
+        if line
+        for name in line.replace("const ", "").partition(" ")[2].split(",")
+    ]
+    assert declared == [name for name, *_ in _library.Task._fields_]
+
+
+def test_without_a_library_it_says_how_to_get_one(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # installed so on purpose: nothing to warn of
+        library, status = _library.find(tmp_path / "libnormattn.so")
+    assert library is None
+    assert status.startswith("none: ")
+    assert "compiler" in status
+
+
+def test_a_damaged_library_is_one_warning_and_the_plain_forms(tmp_path):
+    damaged = tmp_path / "libnormattn.so"
+    damaged.write_bytes(b"\x7fELF" + bytes(100))
+    with pytest.warns(RuntimeWarning, match="is damaged") as said:
+        library, status = _library.find(damaged)
+    assert library is None
+    assert status.startswith("none: ")
+    assert len(said) == 1
+
+
+def test_a_foreign_library_is_one_warning_and_the_plain_forms(tmp_path):
+    foreign = tmp_path / "libnormattn.so"
+    content = Path(_ctypes.__file__).read_bytes()  # a library, but not ours
+    foreign.write_bytes(content + sha256(content).digest())
+    with pytest.warns(RuntimeWarning, match="cannot be loaded") as said:
+        library, _ = _library.find(foreign)
+    assert library is None
+    assert len(said) == 1
+
+
+@needs_library
+def test_a_library_of_another_version_is_one_warning_and_the_plain_forms(monkeypatch):
+    monkeypatch.setattr(_library, "VERSION", "99.0")
+    with pytest.warns(RuntimeWarning, match="is of version .*, not 99.0") as said:
+        library, status = _library.find()
+    assert library is None
+    assert "Reinstall" in status
+    assert len(said) == 1
+
+
+@needs_library
+def test_a_package_with_a_damaged_library_still_computes(tmp_path):
+    """In a process of its own, with a copy of the package whose library is cut short."""
+    shutil.copytree(
+        _library.PATH.parents[2],
+        tmp_path / "normattn",
+        ignore=shutil.ignore_patterns("__pycache__", "csrc"),
+    )
+    copy = tmp_path / "normattn" / "kernels" / "cpu" / _library.PATH.name
+    copy.write_bytes(copy.read_bytes()[:4096])
+    code = (
+        "import normattn, torch\n"
+        "model = normattn.fuse(normattn.graft(normattn.host('resnet20', 10), 'nam-channel'))\n"
+        "model(torch.randn(2, 3, 32, 32)).sum().backward()\n"
+        "print(normattn.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path))
+    assert done.stderr.count("RuntimeWarning") == 1
+
+
+@needs_library
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_it_touches_each_element_as_seldom_as_the_derivation_says(layout, monkeypatch):
+    monkeypatch.setattr(cpu.LIBRARY, "instructions", _library.INSTRUCTIONS.index("counted"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+    def accesses():
+        return cpu.LIBRARY.accesses() / x.numel()
+
+    x, dy, r = (torch.randn(8, 32, 16, 16).to(memory_format=LAYOUTS[layout]) for _ in range(3))
+    v = torch.rand(32)
+    gate = {"scale": v, "shift": v, "gate_eps": 1e-5}
+    norm = {"weight": v, "bias": v}
+    how = {"over": "channel", "eps": 1e-5}
+    # A channel's first element, from which its mean is sought, is looked at once more.
+    once = pytest.approx
+    accesses()
+    _, mean, var = cpu.forward(x, **how, **gate)
+    assert accesses() == once(3, abs=0.001)
+    nothing = {"weight": None, "bias": None}
+    cpu.backward(
+        dy, x, None, mean=mean, var=var, residual=False, relu=False, **how, **gate, **nothing
+    )
+    assert accesses() == 5
+    cpu.forward_fixed(x, over="channel", center=mean, slope=v, offset=v)
+    assert accesses() == 2
+    out, mean, var = cpu.forward(x, residual=r, relu=True, **how, **gate, **norm)
+    assert accesses() == once(4, abs=0.001)
+    cpu.backward(dy, x, out, mean=mean, var=var, residual=True, relu=True, **how, **gate, **norm)
+    assert accesses() == 7
+
+
+@needs_library
+def test_instruction_sets_agree(monkeypatch):
+    x, v = torch.randn(3, 37, 5, 7), torch.rand(37)
+    best = cpu.LIBRARY.instructions
+    results = {}
+    for number in {0, best, *range(best)}:
+        monkeypatch.setattr(cpu.LIBRARY, "instructions", number)
+        results[number] = cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v)[0]
+    for result in results.values():
+        torch.testing.assert_close(result, results[0], rtol=2e-6, atol=1e-7)
+
+
+@needs_library
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_changed_thread_count_changes_rounding_at_most(layout):
+    x = torch.randn(16, 33, 9, 9).to(memory_format=LAYOUTS[layout])
+    v, before = torch.rand(33), torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 5, 1):
+            torch.set_num_threads(threads)
+            results.append(cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v))
+    finally:
+        torch.set_num_threads(before)
+    for out, mean, var in results[1:]:
+        torch.testing.assert_close(out, results[0][0], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(mean, results[0][1], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(var, results[0][2], rtol=1e-6, atol=1e-6)
+    assert torch.equal(results[0][0], results[-1][0])
+
+
+@needs_library
+def test_two_python_threads_at_once_do_not_meet():
+    maps = [torch.randn(8, 64, 14, 14) for _ in range(4)]
+    v = torch.rand(64)
+
+    def compute(x):
+        return cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v)[0]
+
+    expected = [compute(x) for x in maps]
+    wrong = []
+
+    def work(number):
+        for _ in range(30):
+            if not torch.equal(compute(maps[number]), expected[number]):
+                wrong.append(number)
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def _in_child(x, v, expected):
+    y = cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v)[0]
+    sys.exit(not torch.allclose(y, expected, rtol=1e-6, atol=1e-6))
+
+
+@needs_library
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_after_use_computes_the_same_and_ends():
+    """OpenMP's threads stay behind in the parent, and a child that waits for them never ends."""
+    x, v, before = torch.randn(8, 64, 14, 14), torch.rand(64), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v)[0]
+        context = multiprocessing.get_context("fork")
+        child = context.Process(target=_in_child, args=(x, v, expected))
+        child.start()
+        child.join(60)
+        child.kill()
+        assert child.exitcode == 0
+    finally:
+        torch.set_num_threads(before)
