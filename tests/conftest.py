@@ -21,6 +21,7 @@ def reference_runs(monkeypatch):
 
     monkeypatch.setattr(cpu, "supports", lambda x: False)
     monkeypatch.setattr(kernels, "runs_on", lambda x: x.is_floating_point() and not x.is_meta)
+    monkeypatch.setattr(kernels, "pays", lambda x, *, gate: True)
     monkeypatch.setattr(kernels, "status", lambda: {"cpu": "reference", "cuda": "none: no device"})
 
 

@@ -1,7 +1,7 @@
 """The gate arithmetic, faster: one folder an op, each with its reference beside it."""
 
 from ._layout import Over
-from ._providers import runs_on, status, update_running
+from ._providers import pays, runs_on, status, update_running
 from .block_tail import block_tail, block_tail_fixed
 from .norm_gate import norm_gate, norm_gate_fixed
 
@@ -11,6 +11,7 @@ __all__ = [
     "block_tail_fixed",
     "norm_gate",
     "norm_gate_fixed",
+    "pays",
     "runs_on",
     "status",
     "update_running",

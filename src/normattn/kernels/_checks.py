@@ -29,10 +29,14 @@ def check(
         if other is not None:
             _check_twin(who, x, other)
     length = x.shape[2] * x.shape[3] if over == "pixel" else x.shape[1]
+    wanted, device = wide_type(x), x.device
     for name, vector in vectors.items():
         if vector is not None:
-            statistic = over == "instance" and name in ("mean", "var")
-            _check_vector(who, x, name, vector, length * x.shape[0] if statistic else length)
+            own = over == "instance" and name in ("mean", "var")
+            shape = (length * x.shape[0] if own else length,)
+            # One line for what nearly always holds: this runs with every layer of a model.
+            if vector.dtype != wanted or vector.shape != shape or vector.device != device:
+                _refuse_vector(who, x, name, vector, shape)
 
 
 def check_pair(who: str, **vectors: Tensor | None) -> None:
@@ -73,20 +77,18 @@ def _check_twin(who: str, x: Tensor, other: Tensor) -> None:
     )
 
 
-def _check_vector(who: str, x: Tensor, name: str, vector: Tensor, length: int) -> None:
-    wanted = wide_type(x)
+def _refuse_vector(who: str, x: Tensor, name: str, vector: Tensor, shape: tuple[int]) -> None:
     if vector.device != x.device:
         raise InputError(
             f"{who}: expected {name} on {x.device}, where the map is, got {vector.device}. Move "
             "the module or the map."
         )
-    if vector.shape != (length,):
+    if vector.shape != shape:
         raise InputError(
-            f"{who}: expected {name} to be of shape ({length},), for a map of {tuple(x.shape)}, "
+            f"{who}: expected {name} to be of shape {shape}, for a map of {tuple(x.shape)}, "
             f"got {tuple(vector.shape)}. Take the vectors of the norm that was built for this map."
         )
-    if vector.dtype != wanted:
-        raise InputError(
-            f"{who}: expected {name} in {wanted}, in which a map of {x.dtype} is computed, got "
-            f"{vector.dtype}. Convert it."
-        )
+    raise InputError(
+        f"{who}: expected {name} in {wide_type(x)}, in which a map of {x.dtype} is computed, got "
+        f"{vector.dtype}. Convert it."
+    )

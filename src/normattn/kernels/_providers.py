@@ -17,8 +17,18 @@ def provider(x: Tensor) -> ModuleType | None:
 
 
 def runs_on(x: Tensor) -> bool:
-    """Return whether there are kernels for ``x`` that pay: its device, type, order and size."""
+    """Return whether there are kernels for ``x``: its device, type and order in memory."""
     return provider(x) is not None
+
+
+def pays(x: Tensor, *, gate: bool) -> bool:
+    """Return whether ``x``, which kernels take, is large enough for them to be the faster way.
+
+    Args:
+        x: The map.
+        gate: Whether there is a gate to compute, or only a norm and what follows it.
+    """
+    return x.device.type != "cpu" or cpu.pays(x, gate)
 
 
 def status() -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
+from .. import kernels
 from ._fused_mechanisms import FusedNAMChannel
 from ._fused_notice import notice
 from ._fused_steps import (
@@ -86,7 +87,8 @@ class FusedBlock(nn.Module):
 
     def _step(self, step: Step, z: Tensor) -> Tensor:
         norm = getattr(self, step.norm)
-        if self.step_obstacle(self, step) is None and takes(norm, z, z.shape[1]):
+        pays = kernels.pays(z, gate=False)
+        if pays and self.step_obstacle(self, step) is None and takes(norm, z, z.shape[1]):
             y = apply_norm(z, norm, own=self._owns(step))
         else:
             notice(self, norm)
@@ -97,7 +99,8 @@ class FusedBlock(nn.Module):
     def _end(self, z: Tensor, x: Tensor) -> Tensor:
         step, shortcut = self.end, None
         norm, gate, obstacle = self.tail(self)
-        if obstacle is None and _tail_takes(norm, gate, z):
+        pays = kernels.pays(z, gate=gate is not None)
+        if pays and obstacle is None and _tail_takes(norm, gate, z):
             shortcut = self._shortcut(x)
             if (shortcut.shape, shortcut.dtype, shortcut.device) == (z.shape, z.dtype, z.device):
                 return apply_norm(z, norm, gate=gate, residual=shortcut, own=self._owns(step))

@@ -97,7 +97,8 @@ class FusedEAN(FusedGate, EAN):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        if not (unobserved() and _takes_type(self, x) and kernels.runs_on(x)):
+        takes_type = unobserved() and _takes_type(self, x)
+        if not (takes_type and kernels.runs_on(x) and kernels.pays(x, gate=True)):
             return EAN.forward(self, x)
         gain = self.gain * self.importance()  # (C/G,), in float32 at least
         slope = (gain * self.weight).repeat(self.groups)  # (C,)
@@ -107,14 +108,16 @@ class FusedEAN(FusedGate, EAN):
 
 
 def _gates_channels(gate: NAMChannel, x: Tensor) -> bool:
-    return norm_obstacle(gate.norm) is None and takes(gate.norm, x, x.shape[1])
+    if norm_obstacle(gate.norm) or not kernels.pays(x, gate=True):
+        return False
+    return takes(gate.norm, x, x.shape[1])
 
 
 def _gates_pixels(gate: NAMSpatial, x: Tensor) -> bool:
     height, width = x.shape[2], x.shape[3]
     if norm_obstacle(gate.norm, nn.BatchNorm1d) or (height, width) != gate.size:
         return False
-    return takes(gate.norm, x, height * width)
+    return kernels.pays(x, gate=True) and takes(gate.norm, x, height * width)
 
 
 def _takes_type(gate: EAN, x: Tensor) -> bool:

@@ -34,9 +34,10 @@ def fuse(model: nn.Module, *, strict: bool = False) -> nn.Module:
 
     Parameters, state-dict keys, hooks, modes and grafts stay as they are, and so do the results, up
     to rounding. Where a kernel cannot run (no library for the device, float64, a hook on a layer, a
-    layer replaced since), while a model is exported or traced, and under transforms of
-    `torch.func`, the layers run as before. A second derivative needs the plain form: see `unfuse`.
-    Attention that is grafted later is fused by another call.
+    layer replaced since) or would not pay (maps so small that calling it takes longer than it
+    saves), while a model is exported or traced, and under transforms of `torch.func`, the layers
+    run as before. A second derivative needs the plain form: see `unfuse`. Attention that is grafted
+    later is fused by another call.
 
     Args:
         model: any model.

@@ -11,6 +11,7 @@ import warnings
 from hashlib import sha256
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -190,7 +191,8 @@ def test_two_python_threads_at_once_do_not_meet():
 
 def _in_child(x, v, expected):
     y = cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v)[0]
-    sys.exit(not torch.allclose(y, expected, rtol=1e-6, atol=1e-6))
+    # By numpy: torch's own large operations do wait for the threads that stayed behind.
+    sys.exit(not numpy.allclose(y.numpy(), expected.numpy(), rtol=1e-6, atol=1e-6))
 
 
 @needs_library
@@ -205,7 +207,9 @@ def test_a_fork_after_use_computes_the_same_and_ends():
         child = context.Process(target=_in_child, args=(x, v, expected))
         child.start()
         child.join(60)
-        child.kill()
+        if child.is_alive():
+            child.kill()
+            child.join()
         assert child.exitcode == 0
     finally:
         torch.set_num_threads(before)

@@ -1,7 +1,5 @@
 """The kernels in C++, for float32 and bfloat16 on the CPU; see csrc/."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -12,6 +10,11 @@ from . import _library
 LIBRARY, _STATUS = _library.find()
 _READY = LIBRARY is not None
 _DTYPES = (torch.float32, torch.bfloat16)
+#: From how many elements on the kernels pay: `python benchmarks/run.py sizes`.
+GATE_ELEMENTS = 1 << 15
+NCHW_ELEMENTS = 1 << 18
+CHANNELS_LAST_ELEMENTS = 1 << 20
+_GRADIENTS = ("dweight", "dbias", "dscale", "dshift")
 
 Gradients = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
@@ -19,6 +22,17 @@ Gradients = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | 
 def supports(x: Tensor) -> bool:
     """Return whether the kernels take ``x``."""
     return _READY and x.device.type == "cpu" and x.dtype in _DTYPES and is_dense(x)
+
+
+def pays(x: Tensor, gate: bool) -> bool:
+    """Return whether a map that the kernels take is large enough to gain by them.
+
+    Each call passes through Python, which on small maps outlasts what the kernel saves. Without a
+    gate that is one pass of a few, and PyTorch's own norm is nearly as good in channels_last.
+    """
+    if gate:
+        return x.numel() >= GATE_ELEMENTS
+    return x.numel() >= (NCHW_ELEMENTS if x.is_contiguous() else CHANNELS_LAST_ELEMENTS)
 
 
 def status() -> str:
@@ -40,15 +54,14 @@ def forward(
     relu: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise, gate, add and rectify with the batch's statistics; return them too."""
-    sizes = layout(z, over)
-    mean = z.new_empty(sizes.statistics, dtype=torch.float32)
+    task = _task(z, over, relu, weight=weight, bias=bias, scale=scale, shift=shift)
+    mean = torch.empty(task.groups * task.channels)
     var = torch.empty_like(mean)
     out = torch.empty_like(z)
-    maps = _like(z, residual=residual)
-    vectors = _vectors(weight=weight, bias=bias, scale=scale, shift=shift)
-    numbers = {"eps": eps, "gate_eps": gate_eps, "relu": relu}
-    results = {"out": out, "mean": mean, "var": var}
-    _run(z, over, {"z": z} | maps | vectors | results, numbers)
+    residual = _in_order(residual, z)
+    task.eps, task.gate_eps = eps, gate_eps
+    task.mean, task.var = mean.data_ptr(), var.data_ptr()
+    _run(task, z, out=out, residual=residual)
     return out, mean, var
 
 
@@ -67,9 +80,8 @@ def forward_fixed(
 ) -> Tensor:
     """The same with given statistics; ``out`` may be ``z`` itself."""
     out = torch.empty_like(z) if out is None else out
-    maps = _like(z, residual=residual)
-    vectors = _vectors(center=center, p=p, q=q, slope=slope, offset=offset)
-    _run(z, over, {"z": z, "out": out} | maps | vectors, {"relu": relu}, fixed=True)
+    task = _task(z, over, relu, center=center, p=p, q=q, slope=slope, offset=offset)
+    _run(task, z, out=out, residual=_in_order(residual, z), fixed=True)
     return out
 
 
@@ -91,10 +103,10 @@ def backward(
     relu: bool,
 ) -> Gradients:
     """Return the gradients of z, the residual, weight, bias, scale and shift."""
-    vectors = _vectors(weight=weight, bias=bias, scale=scale, shift=shift, mean=mean, var=var)
-    numbers = {"eps": eps, "gate_eps": gate_eps, "relu": relu}
-    present = (weight, bias, scale, shift)
-    return _gradients(dy, z, out, over, vectors, numbers, present, residual, fixed=False)
+    task = _task(z, over, relu, weight=weight, bias=bias, scale=scale, shift=shift)
+    task.eps, task.gate_eps = eps, gate_eps
+    task.mean, task.var = mean.data_ptr(), var.data_ptr()
+    return _gradients(task, dy, z, out, (weight, bias, scale, shift), residual, fixed=False)
 
 
 def backward_fixed(
@@ -112,77 +124,80 @@ def backward_fixed(
     relu: bool,
 ) -> Gradients:
     """Return the gradients of z, the residual, p, q, slope and offset."""
-    vectors = _vectors(center=center, p=p, q=q, slope=slope, offset=offset)
-    present = (p, q, slope, offset)
-    return _gradients(dy, z, out, over, vectors, {"relu": relu}, present, residual, fixed=True)
+    task = _task(z, over, relu, center=center, p=p, q=q, slope=slope, offset=offset)
+    return _gradients(task, dy, z, out, (p, q, slope, offset), residual, fixed=True)
 
 
 def _gradients(
+    task: _library.Task,
     dy: Tensor,
     z: Tensor,
     out: Tensor | None,
-    over: Over,
-    vectors: dict[str, Tensor],
-    numbers: dict[str, Any],
-    present: tuple[Tensor | None, ...],
+    vectors: tuple[Tensor | None, ...],
     residual: bool,
     *,
     fixed: bool,
 ) -> Gradients:
-    sizes = layout(z, over)
-    maps = _like(z, dy=dy, result=out if residual and numbers["relu"] else None)
-    maps |= {"z": z, "dz": torch.empty_like(z)}
-    if residual:
-        maps["dresidual"] = torch.empty_like(z)
-    names = ("dweight", "dbias", "dscale", "dshift")
-    found = {
-        name: torch.empty(sizes.statistics, dtype=torch.float32)
-        for name, vector in zip(names, present, strict=True)
-        if vector is not None
-    }
-    _run(z, over, maps | vectors | found, numbers, backward=True, fixed=fixed)
-    if sizes.groups > 1:
-        found = {name: g.view(sizes.groups, -1).sum(0) for name, g in found.items()}
-    dweight, dbias, dscale, dshift = (found.get(name) for name in names)
-    return maps["dz"], maps.get("dresidual"), dweight, dbias, dscale, dshift
+    dz = torch.empty_like(z)
+    dresidual = torch.empty_like(z) if residual else None
+    found: dict[str, Tensor] = {}
+    for name, vector in zip(_GRADIENTS, vectors, strict=True):
+        if vector is not None:
+            found[name] = torch.empty(task.groups * task.channels)
+            setattr(task, name, found[name].data_ptr())
+    _run(
+        task,
+        z,
+        dy=_in_order(dy, z),
+        result=_in_order(out, z) if residual and task.relu else None,
+        dz=dz,
+        dresidual=dresidual,
+        backward=True,
+        fixed=fixed,
+    )
+    for name, sums in found.items():
+        if not z.numel():
+            sums.zero_()
+        if task.groups > 1:
+            found[name] = sums.view(task.groups, -1).sum(0)
+    return dz, dresidual, *map(found.get, _GRADIENTS)  # type: ignore[return-value]  # four
+
+
+def _task(z: Tensor, over: Over, relu: bool, **vectors: Tensor | None) -> _library.Task:
+    groups, outer, channels, inner = layout(z, over)
+    threads = 1 if _library.forked() else torch.get_num_threads()
+    task = _library.Task(groups, outer, channels, inner, threads, relu)
+    task.kept = []
+    for name, vector in vectors.items():
+        if vector is not None:
+            if vector.dtype != torch.float32 or not vector.is_contiguous():
+                vector = vector.to(torch.float32).contiguous()
+                task.kept.append(vector)  # until the task is done
+            setattr(task, name, vector.data_ptr())
+    return task
 
 
 def _run(
+    task: _library.Task,
     z: Tensor,
-    over: Over,
-    tensors: dict[str, Tensor],
-    numbers: dict[str, Any],
     *,
     backward: bool = False,
     fixed: bool = False,
+    **maps: Tensor | None,
 ) -> None:
     assert LIBRARY is not None
     if z.numel() == 0:
-        for name in tensors.keys() & {"dweight", "dbias", "dscale", "dshift"}:
-            tensors[name].zero_()
         return
-    groups, outer, channels, inner = layout(z, over)
-    task = _library.Task(groups, outer, channels, inner, **numbers)
-    task.threads = 1 if _library.forked() else torch.get_num_threads()
-    for name, tensor in tensors.items():
-        setattr(task, name, tensor.data_ptr())
+    task.z = z.data_ptr()
+    for name, each in maps.items():
+        if each is not None:
+            setattr(task, name, each.data_ptr())
     LIBRARY.run(task, half=z.dtype == torch.bfloat16, backward=backward, fixed=fixed)
 
 
-def _like(z: Tensor, **maps: Tensor | None) -> dict[str, Tensor]:
-    """Return the maps there are, in z's order in memory."""
-    strides = z.stride()
+def _in_order(x: Tensor | None, z: Tensor) -> Tensor | None:
+    """Return ``x`` in z's order in memory."""
+    if x is None or x.stride() == z.stride():
+        return x
     order = torch.contiguous_format if z.is_contiguous() else torch.channels_last
-    return {
-        name: m if m.stride() == strides else m.contiguous(memory_format=order)
-        for name, m in maps.items()
-        if m is not None
-    }
-
-
-def _vectors(**vectors: Tensor | None) -> dict[str, Tensor]:
-    return {
-        name: v.detach().to(torch.float32).contiguous()
-        for name, v in vectors.items()
-        if v is not None
-    }
+    return x.contiguous(memory_format=order)

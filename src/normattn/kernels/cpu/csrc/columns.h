@@ -1,14 +1,13 @@
 // Maps in which neighbours belong to different statistics (`inner` == 1): `outer` rows of
 // `channels` columns, as channels_last gives them.
 //
-// Where the rows are few, each thread takes strips of columns, whose second pass finds them in the
-// cache. Else each takes a range of rows, and the threads meet between the passes.
+// Each thread takes a range of rows, and the threads meet between the passes. Of several groups,
+// which have fewer rows, each takes strips of columns, and none waits for another.
 namespace NORMATTN_ISA {
 
 constexpr int64_t RUN = 128;        // elements of a tile, about
 constexpr int64_t BLOCK = 64;       // rows of a block, in which sums stay in float32
 constexpr int64_t STRIP = 64;       // columns of a strip: four cache lines of float32
-constexpr int64_t STRIP_BYTES = 512 * 1024;  // of a strip's maps, that they stay in the cache
 
 INLINE int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
@@ -185,15 +184,6 @@ INLINE void columns_apply_backward(const Task& t, int64_t base, const Rectangle&
   });
 }
 
-// Whether to give threads strips of columns; `maps` is how many the passes touch.
-template <class T>
-INLINE bool by_strips(const Task& t, int maps) {
-  int64_t strips = t.groups * ((t.channels + STRIP - 1) / STRIP);
-  bool cached = t.outer * STRIP * (int64_t)sizeof(T) * maps <= STRIP_BYTES;
-  return t.groups > 1 || t.threads == 1 ? (t.groups > 1 || cached)
-                                        : (cached && strips >= t.threads);
-}
-
 template <class Body>
 INLINE void each_strip(const Task& t, Body&& body) {
   int64_t across = (t.channels + STRIP - 1) / STRIP, items = t.groups * across;
@@ -223,7 +213,7 @@ INLINE void each_range(const Task& t, Body&& body) {
 template <class T, class Form>
 void columns_forward(const Task& t, bool fixed) {
   int64_t size = t.outer * t.channels;
-  if (!fixed && by_strips<T>(t, Form::residual ? 3 : 2)) {
+  if (!fixed && t.groups > 1) {
     each_strip(t, [&](int64_t g, const Rectangle& part, const Table& table) {
       ColumnMoments m(part.column1 - part.column0);
       column_moments<T>(t, g * size, part, m);
@@ -266,7 +256,7 @@ void columns_forward(const Task& t, bool fixed) {
 template <class T, class Form>
 void columns_backward(const Task& t, bool fixed) {
   int64_t size = t.outer * t.channels;
-  if (!fixed && by_strips<T>(t, Form::residual ? 5 : 3)) {
+  if (!fixed && t.groups > 1) {
     each_strip(t, [&](int64_t g, const Rectangle& part, const Table& table) {
       for (int64_t k = part.column0; k < part.column1; k++) {
         int64_t j = g * t.channels + k;
