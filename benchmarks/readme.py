@@ -4,17 +4,14 @@
 """
 
 import argparse
-import io
 import json
 import re
 import sys
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from readme_kernels import kernels
+from readme_pictures import draw_comparison, draw_kernels, draw_mechanism, pictured, svg
+from readme_rows import Row, newest
 
 from normattn.attention import MECHANISMS
 from normattn.comparison import RunRecords, Summary, read_run, summarise
@@ -25,8 +22,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 RUN = RESULTS / "cifar100-resnet20"
 COSTS = RESULTS / "costs-resnet50-cifar100.jsonl"
-
-INK, MUTED, ACCENT = "#57606a", "#8c959f", "#3b6fd4"
+IMAGES = Path("docs", "images")  # from the README
 
 #: name → (the gate in a line, where it comes from)
 FORMULAS = {
@@ -49,18 +45,30 @@ def generated() -> dict[str, str]:
     return {
         "cifar100": comparison(records, summarise(records)),
         "mechanisms": mechanisms(),
+        "kernels": kernels(
+            measured(), {d: path.as_posix() for d, path in kernel_pictures().items()}
+        ),
         "speed": speed(),
     }
 
 
 def pictures() -> dict[Path, str]:
     """Return each generated picture as SVG."""
-    images = ROOT / "docs" / "images"
     summary = summarise(read_run(RUN))
-    return {
-        images / "mechanism.svg": svg(draw_mechanism()),
-        images / "cifar100.svg": svg(draw_comparison(summary)),
+    drawn = {
+        IMAGES / "mechanism.svg": draw_mechanism(),
+        IMAGES / "cifar100.svg": draw_comparison(summary),
     }
+    groups = newest(measured())
+    drawn |= {path: draw_kernels(groups[device]) for device, path in kernel_pictures().items()}
+    return {ROOT / path: svg(figure) for path, figure in drawn.items()}
+
+
+def kernel_pictures() -> dict[str, Path]:
+    """Return, by device, where the picture of its kernels is: the first has the short name."""
+    devices = [d for d, groups in newest(measured()).items() if pictured(groups)]
+    slugs = ["", *("-" + re.sub(r"[^a-z0-9]+", "-", d.lower()).strip("-") for d in devices[1:])]
+    return {d: IMAGES / f"kernels{slug}.svg" for d, slug in zip(devices, slugs, strict=False)}
 
 
 def comparison(records: RunRecords, summary: Summary) -> str:
@@ -139,19 +147,22 @@ def mechanisms() -> str:
     return "\n".join(lines)
 
 
+def measured() -> list[Row]:
+    """Return the rows of all devices, each device's in the order in which they were measured."""
+    paths = [path for path in sorted(RESULTS.glob("*.jsonl")) if path != COSTS]
+    return [row for path in paths for row in read_lines(path)]
+
+
 def speed() -> str:
-    """Return the newest figures of each benchmark case."""
-    newest: dict[tuple[str, ...], dict[str, Any]] = {}
-    for path in sorted(RESULTS.glob("*.jsonl")):
-        if path != COSTS:
-            for row in read_lines(path):
-                key = (row["case"], row.get("layout", ""), row["provider"], row["device"])
-                newest[key] = row
+    """Return the newest figures of the cases that are not of kernels."""
+    newest_rows: dict[tuple[str, ...], Row] = {}
+    for row in measured():
+        newest_rows[row["case"], row["provider"], row["device"]] = row
     lines = [
         "| what | measured | to reach | where (device, threads, torch, date) |",
         "|---|---|---|---|",
     ]
-    for row in newest.values():
+    for row in newest_rows.values():
         said = sentence(row)
         if said:
             where = (
@@ -161,12 +172,9 @@ def speed() -> str:
     return "\n".join(lines)
 
 
-def sentence(row: dict[str, Any]) -> tuple[str, str, str] | None:
+def sentence(row: Row) -> tuple[str, str, str] | None:
     """Return what a result row says to a reader, or None for the rows it is relative to."""
     case, provider = row["case"], row["provider"]
-    if case == "gate" and provider.startswith("normattn"):
-        what = f"NAM channel gate in plain PyTorch, {row['layout']}, forward + backward"
-        return what, f"{1 / row['ratio']:.2f}× the published form's speed", "≥ 1.5×"
     if case == "start" and provider.startswith("import normattn"):
         return "importing normattn", f"{row['ratio']:.2f}× `import torch, timm`", "< 1.5×"
     if case == "start" and provider == "normattn --help":
@@ -180,83 +188,9 @@ def sentence(row: dict[str, Any]) -> tuple[str, str, str] | None:
     return None
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[Row]:
     """Read one JSON object a line."""
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def draw_mechanism() -> Figure:
-    """Draw what every mechanism does at the end of a residual branch."""
-    figure = Figure(figsize=(8.2, 1.9))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, 82), ylim=(0, 19))
-    axes.set_axis_off()
-
-    def box(x: float, text: str, width: float, color: str = INK, y: float = 4) -> None:
-        shape = FancyBboxPatch(
-            (x, y), width, 5, boxstyle="round,pad=0,rounding_size=1", fill=False, ec=color, lw=1.4
-        )
-        axes.add_patch(shape)
-        axes.text(x + width / 2, y + 2.4, text, ha="center", va="center", color=color, fontsize=10)
-
-    def arrow(*points: tuple[float, float], color: str = INK) -> None:
-        for start, end in pairwise(points[:-1]):
-            axes.plot(*zip(start, end, strict=True), color=color, lw=1.4)
-        style = {"arrowstyle": "-|>", "color": color, "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
-        axes.annotate("", points[-1], points[-2], arrowprops=style)
-
-    def node(x: float, text: str, color: str = INK) -> None:
-        axes.text(x, 6.4, text, ha="center", va="center", color=color, fontsize=17)
-
-    arrow((1, 6.5), (6, 6.5))
-    box(6, "convolutions, norm", 19)
-    arrow((25, 6.5), (49.4, 6.5))
-    axes.text(28, 7.8, "x", color=INK, fontsize=11, style="italic")
-    box(32, "gate(x)", 11, ACCENT, y=11)
-    arrow((30.5, 6.5), (30.5, 13.5), (32, 13.5), color=ACCENT)
-    arrow((43, 13.5), (50.8, 13.5), (50.8, 8), color=ACCENT)
-    node(50.8, "×", ACCENT)
-    arrow((52.4, 6.5), (59.3, 6.5))
-    node(60.8, "+")
-    arrow((3.5, 6.5), (3.5, 1.5), (60.8, 1.5), (60.8, 5))
-    axes.text(32, 2.1, "shortcut", ha="center", va="bottom", color=MUTED, fontsize=9)
-    arrow((62.4, 6.5), (68, 6.5))
-    box(68, "ReLU", 8)
-    arrow((76, 6.5), (81, 6.5))
-    axes.text(52.6, 13, "y = x · gate(x)", color=ACCENT, fontsize=10, va="center")
-    return figure
-
-
-def draw_comparison(summary: Summary) -> Figure:
-    """Draw each mechanism's top-1 error: its interval and its mean, `none` and `half` as lines."""
-    rows = [row for row in summary.rows if row.metrics["top1_error"] is not None]
-    figure = Figure(figsize=(8.2, 0.42 * len(rows) + 0.9), layout="constrained")
-    axes = figure.add_subplot()
-    for place, row in enumerate(rows):
-        estimate = row.metrics["top1_error"]
-        assert estimate is not None
-        color = INK if row.mechanism in summary.baselines else ACCENT
-        if row.mechanism in summary.baselines:
-            axes.axvline(estimate.mean, color=MUTED, lw=0.9, ls=(0, (4, 3)), zorder=0)
-        if estimate.low is not None and estimate.high is not None:
-            axes.plot([estimate.low, estimate.high], [place, place], color=color, lw=2)
-        axes.plot(estimate.mean, place, "o", color=color, ms=7)
-    axes.set_yticks(range(len(rows)), [row.mechanism for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel("top-1 error (%), mean and 95 % interval")
-    axes.tick_params(colors=INK, length=0)
-    axes.xaxis.label.set_color(INK)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(MUTED)
-    return figure
-
-
-def svg(figure: Figure) -> str:
-    """Return the figure as SVG that is the same on every run; lines have no trailing blanks."""
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": "normattn", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return re.sub(r"[ \t]+\n", "\n", buffer.getvalue())
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
