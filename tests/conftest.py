@@ -21,7 +21,8 @@ def reference_runs(monkeypatch):
 
     monkeypatch.setattr(cpu, "supports", lambda x: False)
     monkeypatch.setattr(kernels, "runs_on", lambda x: x.is_floating_point() and not x.is_meta)
-    monkeypatch.setattr(kernels, "pays", lambda x, *, gate: True)
+    for name in ("GATE_ELEMENTS", "NCHW_ELEMENTS", "CHANNELS_LAST_ELEMENTS"):
+        monkeypatch.setattr(cpu, name, 0)
     monkeypatch.setattr(kernels, "status", lambda: {"cpu": "reference", "cuda": "none: no device"})
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from normattn import fuse, kernels
 from normattn.attention import EAN, NAM, NAMChannel, NAMSpatial
@@ -199,6 +201,40 @@ def test_what_a_hook_was_given_is_not_written_over(tiny, images):
     model[1].conv3.register_forward_hook(lambda module, args, y: seen.append((y, y.clone())))
     model(images)
     assert torch.equal(*seen[0])
+
+
+class Results(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        y = func(*args, **(kwargs or {}))
+        if "convolution" in str(func):
+            self.kept.append((y, y.clone()))
+        return y
+
+
+class Calls(TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        y = func(*args, **(kwargs or {}))
+        if "conv2d" in str(func):
+            self.kept.append((y, y.clone()))
+        return y
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", [Results, Calls])
+def test_what_a_mode_was_given_is_not_written_over(mode, tiny, images):
+    model = fuse(tiny("timm bottleneck", "nam-channel").eval())
+    with mode() as seen:
+        model(images)
+    assert len(seen.kept) == 8
+    assert all(torch.equal(*pair) for pair in seen.kept)
 
 
 def test_two_threads_at_once_get_the_results_of_one(tiny, images):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
+from torch.testing._internal.two_tensor import TwoTensor
 
 from normattn import create, fuse, graft
 from normattn.model.fuse import fused
@@ -115,6 +116,58 @@ def test_a_symbolic_trace_sees_the_layers(family, tiny, images):
     traced = torch.fx.symbolic_trace(model)
     assert {"1.bn1", "2.conv2"} <= {str(node.target) for node in traced.graph.nodes}
     assert_close(traced(images), model(images), rtol=1e-5, atol=1e-5)
+
+
+#: A vector, and how many parts of the model kernels have computed before it makes a TwoTensor.
+VECTORS = {
+    "1.bn1.weight": 0,
+    "1.bn2.base.bias": 1,
+    "1.bn2.attn.norm.weight": 1,
+    "2.bn1.running_mean": 2,
+    "2.bn1.running_var": 2,
+}
+
+
+@with_both
+@pytest.mark.parametrize("name", VECTORS)
+def test_layers_with_a_vector_of_a_tensor_subclass_run_as_they_are(name, tiny, images, calls):
+    model = tiny("timm basic", "nam-channel").eval()
+    expected = model(images)
+    site, _, vector = name.rpartition(".")
+    norm = fuse(model).get_submodule(site)
+    value = TwoTensor(*[getattr(norm, vector).detach()] * 2)
+    setattr(norm, vector, value if vector.startswith("running") else nn.Parameter(value))
+    y = model(images)
+    assert isinstance(y, TwoTensor)
+    assert_close(y.a, expected, rtol=1e-4, atol=1e-5)
+    assert calls.total() == VECTORS[name]
+
+
+@with_both
+@pytest.mark.parametrize("vector", ["weight", "gain"])
+def test_ean_with_a_vector_of_a_tensor_subclass_runs_as_it_is(vector, images, calls):
+    gate = create("ean", 3, groups=1)
+    expected = gate(images)
+    setattr(gate, vector, nn.Parameter(TwoTensor(*[getattr(gate, vector).detach()] * 2)))
+    y = fuse(gate)(images)
+    assert isinstance(y, TwoTensor)
+    assert_close(y.a, expected)
+    assert not calls
+
+
+@with_both
+def test_a_shortcut_of_a_tensor_subclass_is_added_as_before(tiny, images):
+    class Twice(nn.Sequential):
+        def forward(self, x):
+            y = super().forward(x)
+            return TwoTensor(y, y.clone())
+
+    model = fuse(tiny("cifar projection", "nam-channel").eval())
+    expected = model(images)
+    model[2].shortcut = Twice(*model[2].shortcut)
+    y = model(images)
+    assert isinstance(y, TwoTensor)
+    assert_close(y.a, expected, rtol=1e-4, atol=1e-5)
 
 
 @with_both

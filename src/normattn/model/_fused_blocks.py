@@ -10,13 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from .. import kernels
 from ._fused_mechanisms import FusedNAMChannel
 from ._fused_notice import notice
 from ._fused_steps import (
     HOOKS,
     apply_norm,
     idle,
+    no_modes,
     norm_obstacle,
     relu_obstacle,
     takes,
@@ -87,8 +87,7 @@ class FusedBlock(nn.Module):
 
     def _step(self, step: Step, z: Tensor) -> Tensor:
         norm = getattr(self, step.norm)
-        pays = kernels.pays(z, gate=False)
-        if pays and self.step_obstacle(self, step) is None and takes(norm, z, z.shape[1]):
+        if self.step_obstacle(self, step) is None and takes(norm, z, gate=False):
             y = apply_norm(z, norm, own=self._owns(step))
         else:
             notice(self, norm)
@@ -99,10 +98,9 @@ class FusedBlock(nn.Module):
     def _end(self, z: Tensor, x: Tensor) -> Tensor:
         step, shortcut = self.end, None
         norm, gate, obstacle = self.tail(self)
-        pays = kernels.pays(z, gate=gate is not None)
-        if pays and obstacle is None and _tail_takes(norm, gate, z):
+        if obstacle is None and _tail_takes(norm, gate, z):
             shortcut = self._shortcut(x)
-            if (shortcut.shape, shortcut.dtype, shortcut.device) == (z.shape, z.dtype, z.device):
+            if _alike(shortcut, z):
                 return apply_norm(z, norm, gate=gate, residual=shortcut, own=self._owns(step))
         notice(self, norm)
         y = self._through(getattr(self, step.norm)(z), step.slots)
@@ -129,7 +127,7 @@ class FusedBlock(nn.Module):
     def _owns(self, step: Step) -> bool:
         """Return whether what the convolution returned is known to nobody else."""
         conv = getattr(self, step.conv)
-        return type(conv) is nn.Conv2d and untouched(conv)
+        return type(conv) is nn.Conv2d and untouched(conv) and no_modes()
 
     @classmethod
     def step_obstacle(cls, block: nn.Module, step: Step) -> str | None:
@@ -193,7 +191,15 @@ def _gate_obstacle(gate: FusedNAMChannel, norm: nn.BatchNorm2d) -> str | None:
 
 
 def _tail_takes(norm: nn.BatchNorm2d, gate: FusedNAMChannel | None, z: Tensor) -> bool:
-    return takes(norm, z, z.shape[1]) and (gate is None or takes(gate.norm, z, z.shape[1]))
+    if gate is None:
+        return takes(norm, z, gate=False)
+    return takes(norm, z, gate=True) and takes(gate.norm, z, gate=True)
+
+
+def _alike(shortcut: Tensor, z: Tensor) -> bool:
+    if type(shortcut) is not Tensor:
+        return False  # what it means to add it is for itself to say
+    return (shortcut.shape, shortcut.dtype, shortcut.device) == (z.shape, z.dtype, z.device)
 
 
 def _lets_pass(layer: nn.Module) -> bool:

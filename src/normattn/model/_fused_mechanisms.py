@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import kernels
 from ..attention import EAN, NAM, Gate, NAMChannel, NAMSpatial
 from ._fused_notice import notice
-from ._fused_steps import apply_gate, norm_obstacle, takes, unobserved
+from ._fused_steps import apply_gate, is_plain, norm_obstacle, takes, unobserved
 
 
 class FusedGate(Gate):
@@ -97,8 +97,7 @@ class FusedEAN(FusedGate, EAN):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        takes_type = unobserved() and _takes_type(self, x)
-        if not (takes_type and kernels.runs_on(x) and kernels.pays(x, gate=True)):
+        if not (unobserved() and _takes(self, x)):
             return EAN.forward(self, x)
         gain = self.gain * self.importance()  # (C/G,), in float32 at least
         slope = (gain * self.weight).repeat(self.groups)  # (C,)
@@ -108,20 +107,19 @@ class FusedEAN(FusedGate, EAN):
 
 
 def _gates_channels(gate: NAMChannel, x: Tensor) -> bool:
-    if norm_obstacle(gate.norm) or not kernels.pays(x, gate=True):
-        return False
-    return takes(gate.norm, x, x.shape[1])
+    return norm_obstacle(gate.norm) is None and takes(gate.norm, x, gate=True)
 
 
 def _gates_pixels(gate: NAMSpatial, x: Tensor) -> bool:
-    height, width = x.shape[2], x.shape[3]
-    if norm_obstacle(gate.norm, nn.BatchNorm1d) or (height, width) != gate.size:
+    if norm_obstacle(gate.norm, nn.BatchNorm1d) or tuple(x.shape[2:]) != gate.size:
         return False
-    return kernels.pays(x, gate=True) and takes(gate.norm, x, height * width)
+    return takes(gate.norm, x, gate=True, pixels=True)
 
 
-def _takes_type(gate: EAN, x: Tensor) -> bool:
-    """Return whether ``x`` is a plain map whose type, or float32, all parameters have."""
+def _takes(gate: EAN, x: Tensor) -> bool:
+    """Return whether there are kernels that gain by ``x``, and all parameters suit them."""
+    if type(x) is not Tensor or x.numel() == 0 or not kernels.pays(x, gate=True):
+        return False
     parameters = (gate.weight, gate.bias, gate.gain, gate.offset)
     known = (torch.float32, x.dtype)
-    return type(x) is Tensor and x.numel() > 0 and all(p.dtype in known for p in parameters)
+    return all(is_plain(p) and p.dtype in known for p in parameters) and kernels.runs_on(x)

@@ -77,17 +77,40 @@ def uses_batch(norm: _BatchNorm) -> bool:
     return norm.training or norm.running_mean is None or norm.running_var is None
 
 
-def takes(norm: _BatchNorm, x: Tensor, features: int) -> bool:
-    """Return whether the norm would take ``x``, and there are kernels that do.
+def no_modes() -> bool:
+    """Return whether no mode of torch is given, and may keep, the tensors that operations make.
+
+    Compiled code writes nothing over that a mode could hold.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    stacks = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    return not stacks
+
+
+def is_plain(tensor: Tensor | None) -> bool:
+    """Return whether a tensor is no subclass with a meaning of its own."""
+    return tensor is None or type(tensor) in (Tensor, nn.Parameter)
+
+
+def takes(norm: _BatchNorm, x: Tensor, *, gate: bool, pixels: bool = False) -> bool:
+    """Return whether the norm would take ``x``, and there are kernels that gain by it.
 
     What it would refuse it shall refuse itself, in its own words.
 
     Args:
         norm: a norm without an obstacle.
-        x: the map.
-        features: how many values of ``x`` have a statistic of their own in each image, or in all.
+        x: the map, or what a tracer gives in its place.
+        gate: whether there is a gate to compute.
+        pixels: whether each pixel has statistics of its own, and not each channel.
     """
-    if type(x) is not Tensor or x.ndim != 4 or features != norm.num_features:
+    if type(x) is not Tensor or x.ndim != 4:
+        return False
+    vectors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    if not (kernels.pays(x, gate=gate) and all(is_plain(vector) for vector in vectors)):
+        return False
+    features = x.shape[2] * x.shape[3] if pixels else x.shape[1]
+    if features != norm.num_features:
         return False
     if norm.weight.dtype not in (torch.float32, x.dtype):
         return False
