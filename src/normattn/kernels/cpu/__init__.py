@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...errors import InputError
 from .._layout import Over, is_dense, layout
 from . import _library
 
@@ -55,13 +56,12 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise, gate, add and rectify with the batch's statistics; return them too."""
     task = _task(z, over, relu, weight=weight, bias=bias, scale=scale, shift=shift)
-    mean = torch.empty(task.groups * task.channels)
+    mean = _floats(z, task.groups * task.channels)
     var = torch.empty_like(mean)
     out = torch.empty_like(z)
-    residual = _in_order(residual, z)
     task.eps, task.gate_eps = eps, gate_eps
-    task.mean, task.var = mean.data_ptr(), var.data_ptr()
-    _run(task, z, out=out, residual=residual)
+    task.mean, task.var = _address(mean), _address(var)
+    _run(task, z, out=out, residual=_in_order(residual, z))
     return out, mean, var
 
 
@@ -79,6 +79,7 @@ def forward_fixed(
     out: Tensor | None = None,
 ) -> Tensor:
     """The same with given statistics; ``out`` may be ``z`` itself."""
+    _refuse_instances(over)
     out = torch.empty_like(z) if out is None else out
     task = _task(z, over, relu, center=center, p=p, q=q, slope=slope, offset=offset)
     _run(task, z, out=out, residual=_in_order(residual, z), fixed=True)
@@ -103,9 +104,9 @@ def backward(
     relu: bool,
 ) -> Gradients:
     """Return the gradients of z, the residual, weight, bias, scale and shift."""
-    task = _task(z, over, relu, weight=weight, bias=bias, scale=scale, shift=shift)
+    vectors = {"weight": weight, "bias": bias, "scale": scale, "shift": shift}
+    task = _task(z, over, relu, **vectors, mean=mean, var=var)
     task.eps, task.gate_eps = eps, gate_eps
-    task.mean, task.var = mean.data_ptr(), var.data_ptr()
     return _gradients(task, dy, z, out, (weight, bias, scale, shift), residual, fixed=False)
 
 
@@ -124,6 +125,7 @@ def backward_fixed(
     relu: bool,
 ) -> Gradients:
     """Return the gradients of z, the residual, p, q, slope and offset."""
+    _refuse_instances(over)
     task = _task(z, over, relu, center=center, p=p, q=q, slope=slope, offset=offset)
     return _gradients(task, dy, z, out, (p, q, slope, offset), residual, fixed=True)
 
@@ -143,8 +145,8 @@ def _gradients(
     found: dict[str, Tensor] = {}
     for name, vector in zip(_GRADIENTS, vectors, strict=True):
         if vector is not None:
-            found[name] = torch.empty(task.groups * task.channels)
-            setattr(task, name, found[name].data_ptr())
+            found[name] = _floats(z, task.groups * task.channels)
+            setattr(task, name, _address(found[name]))
     _run(
         task,
         z,
@@ -173,8 +175,31 @@ def _task(z: Tensor, over: Over, relu: bool, **vectors: Tensor | None) -> _libra
             if vector.dtype != torch.float32 or not vector.is_contiguous():
                 vector = vector.to(torch.float32).contiguous()
                 task.kept.append(vector)  # until the task is done
-            setattr(task, name, vector.data_ptr())
+            setattr(task, name, _address(vector))
+    assert task.weight or task.scale or task.p or task.slope or not z.numel(), (
+        "cpu: expected a norm, a gate or both, got neither."
+    )
     return task
+
+
+def _floats(z: Tensor, count: int) -> Tensor:
+    """Return room for ``count`` numbers as the library writes them, whatever torch's defaults."""
+    return torch.empty(count, dtype=torch.float32, device=z.device)
+
+
+def _address(x: Tensor) -> int:
+    """Return where the values of ``x`` lie, which a tensor that wraps others cannot say."""
+    address = x.data_ptr()
+    if not address and x.numel():
+        raise InputError(
+            f"cpu: expected tensors with values in memory, got a {type(x).__name__} without. Take "
+            "the plain form for it: normattn.unfuse(model)."
+        )
+    return address
+
+
+def _refuse_instances(over: Over) -> None:
+    assert over != "instance", "cpu: expected statistics that can be fixed, got those of instances."
 
 
 def _run(
@@ -188,10 +213,10 @@ def _run(
     assert LIBRARY is not None
     if z.numel() == 0:
         return
-    task.z = z.data_ptr()
+    task.z = _address(z)
     for name, each in maps.items():
         if each is not None:
-            setattr(task, name, each.data_ptr())
+            setattr(task, name, _address(each))
     LIBRARY.run(task, half=z.dtype == torch.bfloat16, backward=backward, fixed=fixed)
 
 
