@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kernel_cases import gate, inference, others, step_cifar, step_imagenet, tail
+from kernel_cases import gate, inference, others, sizes, step_cifar, step_imagenet, tail
+from processor_cases import neighbours, processor
 from timing import interleave, rows
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -100,8 +101,11 @@ CASES: dict[str, tuple[Callable[[], Rows], tuple[str, ...]]] = {
     "tail": (tail, KERNEL_TESTS),
     "others": (others, KERNEL_TESTS),
     "inference": (inference, KERNEL_TESTS),
+    "sizes": (sizes, KERNEL_TESTS),
     "step-cifar": (step_cifar, KERNEL_TESTS),
     "step-imagenet": (step_imagenet, KERNEL_TESTS),
+    "processor": (processor, ("tests/training/test_processor.py",)),
+    "neighbours": (neighbours, ("tests/training/test_processor.py",)),
     "start": (start, ("tests/test_architecture.py",)),
     "epoch": (epoch, ("tests/training",)),
     "images": (images, ("tests/data",)),

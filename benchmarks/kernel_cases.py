@@ -26,6 +26,15 @@ Provider = Callable[[], Any]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 SHAPES = ((32, 256, 32, 32), (8, 256, 56, 56), (8, 2048, 7, 7))
+#: From what fits into a core's first cache to what fits into none.
+SIZES = (
+    (2, 64, 8, 8),
+    (8, 64, 8, 8),
+    (8, 128, 16, 16),
+    (8, 64, 32, 32),
+    (16, 128, 32, 32),
+    (32, 256, 32, 32),
+)
 #: Reads and writes of an element that no way of computing it can save: see kernels/*/README.md.
 ACCESSES = {"gate": 8, "tail": 11, "inference": 3}
 ROUNDS = 15
@@ -131,13 +140,57 @@ def inference() -> Rows:
 
             providers = {
                 "clone of x": partial(torch.clone, x),
+                "copy of x": partial(torch.empty_like(x).copy_, x),
                 "eager formula": eager,
                 "normattn, norm too, in place": ours,
                 "no attention: add + ReLU in place": plain,
             }
             with torch.no_grad():
                 found = interleave(providers, ROUNDS)
-            results += rows(found, "clone of x", layout=layout, shape=_name(shape))
+            timed = rows(found, "clone of x", op="inference", layout=layout, shape=_name(shape))
+            results += [*timed, _floor(timed, ACCESSES["inference"])]
+    return results
+
+
+def sizes() -> Rows:
+    """Norm + ReLU, and the tail with NAM, by the kernels against eager, by the size of the map."""
+    results: Rows = []
+    for layout in LAYOUTS:
+        for shape in SIZES:
+            x, upstream, r = (_map(shape, layout) for _ in range(3))
+            for each in (x, r):
+                each.requires_grad_()
+            attended = Tail(shape[1], normattn.create("nam-channel", shape[1])).to(DEVICE)
+            fused = FusedTail(shape[1], copy.deepcopy(attended.attention)).to(DEVICE)
+            norm = nn.BatchNorm2d(shape[1]).to(DEVICE)
+
+            def step(
+                function: Callable[..., Tensor],
+                *inputs: Tensor,
+                upstream: Tensor = upstream,
+                leaves: tuple[Tensor, ...] = (x, r),
+            ) -> None:
+                for leaf in (*leaves, *attended.parameters(), *fused.parameters()):  # noqa: B023
+                    leaf.grad = None
+                function(*inputs).backward(upstream)
+
+            def eager_norm(y: Tensor, norm: nn.Module = norm) -> Tensor:
+                return functional.relu_(norm(y))
+
+            def kernel_norm(y: Tensor, norm: Any = norm) -> Tensor:
+                return apply_norm(y, norm, own=True)
+
+            providers = {
+                "norm + ReLU, eager": partial(step, eager_norm, x),
+                "norm + ReLU, normattn": partial(step, kernel_norm, x),
+                "tail with NAM, eager": partial(step, attended, x, r),
+                "tail with NAM, normattn": partial(step, fused, x, r),
+            }
+            found = interleave(providers, ROUNDS)
+            for kind in ("norm + ReLU", "tail with NAM"):
+                pair = {name: times for name, times in found.items() if name.startswith(kind)}
+                labels = {"op": kind, "layout": layout, "shape": _name(shape)}
+                results += rows(pair, f"{kind}, eager", **labels)
     return results
 
 
@@ -181,7 +234,7 @@ def _operations(
                 module = make(shape[1]).to(DEVICE)
                 providers[name] = partial(step, module)
                 saved[name] = round(_saved(module, *inputs) / x.numel(), 2)
-            labels = {"layout": layout, "shape": _name(shape)}
+            labels = {"op": case, "layout": layout, "shape": _name(shape)}
             found = rows(interleave(providers, ROUNDS), "clone of x", **labels)
             for row in found:
                 row["saved_bytes_an_element"] = saved.get(row["provider"])
