@@ -8,6 +8,7 @@ from normattn import fused
 from normattn.comparison import costs
 from normattn.comparison.protocol import Protocol
 from normattn.errors import Fault, UnsupportedModel
+from normattn.kernels import cpu
 from normattn.training import recipe
 
 
@@ -59,6 +60,24 @@ def test_models_are_timed_as_the_protocol_has_them_and_that_is_said(
     assert {bool(fused(model).blocks) for model in timed} == {fuse}
     plain = costs.measure(dataclasses.replace(protocol, fuse=False), "cpu")
     assert found["mechanisms"] == plain["mechanisms"]
+
+
+def test_kernels_that_did_not_run_in_the_timing_are_not_named(
+    protocol, monkeypatch, reference_runs
+):
+    monkeypatch.setattr(costs, "BATCHES", (1, 2))
+    protocol = dataclasses.replace(protocol, fuse=True)
+    # Of the first stage: 16 channels of 8×8, twice in the larger batch.
+    limits = {"GATE_ELEMENTS": 1024, "NCHW_ELEMENTS": 1 << 30, "CHANNELS_LAST_ELEMENTS": 1 << 30}
+    for limit, value in limits.items():
+        monkeypatch.setattr(cpu, limit, value)
+    assert costs.measure(protocol, "cpu")["kernels"] == "none: plain; ean(groups=8): reference"
+    monkeypatch.setattr(cpu, "GATE_ELEMENTS", 2048)
+    assert costs.measure(protocol, "cpu")["kernels"] == (
+        "batch 1: plain; batch 2: none: plain; ean(groups=8): reference"
+    )
+    monkeypatch.setattr(cpu, "GATE_ELEMENTS", 4096)
+    assert costs.measure(protocol, "cpu")["kernels"] == "plain"
 
 
 def test_a_timing_that_would_take_too_long_is_left_out_and_said(protocol, monkeypatch):

@@ -290,6 +290,15 @@ def test_the_page_states_protocol_versions_machine_data_and_command(page: Page) 
         assert words in page.text
 
 
+def test_kernels_that_only_some_trials_ran_by_are_not_said_to_be_equal(tmp_path: Path) -> None:
+    run = make_run(tmp_path, mechanisms=("none", "ean(groups=8)"))
+    change(run, "none", 0, kernels={"name": "plain", "blocks": 0, "mechanisms": 0, "share": 0.0})
+    write_report(run)
+    text = Page((run / "report.html").read_text()).text
+    assert "kernels not the same in all trials" in text
+    assert "different kernels: c++ made up for most, plain for none, seed 0" in text
+
+
 def test_the_verdict_names_who_is_better_and_who_is_worse(page: Page) -> None:
     assert (
         "Against none: cbam is better; ean(groups=8) is worse; half, se, nam-channel" in page.text

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint_sequential, set_checkpoint_early_s
 
 from normattn import create, find_sites, fuse, graft, grafts, host, kernels, load, save, ungraft
 from normattn.errors import UnsupportedModel
+from normattn.kernels import cpu
 from normattn.model.fuse import fused, plain, unfuse
 
 pytestmark = pytest.mark.usefixtures("reference_runs")
@@ -279,6 +280,67 @@ def test_a_class_changed_by_others_is_not_taken_back_blindly(tiny):
         unfuse(model)
     parametrize.remove_parametrizations(model[0], "gain")
     assert type(unfuse(model)[0]).__name__ == "EAN"
+
+
+@torch.no_grad()
+def test_the_report_tells_what_was_computed_and_what_was_not(tiny, images, monkeypatch):
+    model = fuse(nn.Sequential(tiny("timm bottleneck", "nam-channel"), create("ean", 16, groups=4)))
+    told = "calls since fuse, compiled ones not counted: "
+    assert told + "none" in str(fused(model)).splitlines()
+    model(images)
+    report = fused(model)
+    counts = {each.site: (each.by_kernels, each.in_plain) for each in report.blocks}
+    assert counts == {"0.1": (3, 0), "0.2": (3, 0)}
+    assert {each.site: (each.by_kernels, each.in_plain) for each in report.mechanisms} == {
+        "0.1.bn3.attn": (1, 0),
+        "0.2.bn3.attn": (1, 0),
+        "1": (1, 0),
+    }
+    assert told + "9 parts by kernels, 0 plain" in str(report).splitlines()
+    with plain(model):
+        model(images)
+    monkeypatch.setattr(cpu, "NCHW_ELEMENTS", 1 << 30)
+    model(images)
+    monkeypatch.setattr(cpu, "GATE_ELEMENTS", 1 << 30)
+    model(images)
+    block, gate = (getattr(fused(model), kind)[0] for kind in ("blocks", "mechanisms"))
+    assert (block.by_kernels, block.in_plain) == (4, 5)
+    assert (gate.by_kernels, gate.in_plain) == (2, 1)
+    assert "    ran 4 by kernels, 5 plain" in str(fused(model)).splitlines()
+
+
+def test_every_mechanism_counts_its_calls(attention, tiny, images, monkeypatch):
+    model = fuse(tiny("timm basic", attention))
+    for limit in (0, 1 << 30):
+        monkeypatch.setattr(cpu, "GATE_ELEMENTS", limit)
+        model(images)
+    known = attention in ("nam-channel", "nam-spatial", "nam", "ean")
+    counts = [(each.by_kernels, each.in_plain) for each in fused(model).mechanisms]
+    assert counts == ([(1, 1)] * 2 if known else [])
+
+
+def test_a_copy_has_computed_nothing_yet_and_a_compiled_call_is_not_counted(tiny, images):
+    torch.compiler.reset()
+    model = fuse(tiny()).eval()
+    torch.compile(model, backend="eager", fullgraph=True)(images)
+    assert fused(model).blocks[0].by_kernels == 0
+    model(images)
+    assert fused(model).blocks[0].by_kernels == 2
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert fused(twin).blocks[0].by_kernels == 0
+        twin(images)
+        assert fused(twin).blocks[0].by_kernels == 2
+    assert fused(model).blocks[0].by_kernels == 2
+
+
+def test_a_call_that_is_followed_counts_as_plain(tiny, images):
+    model = fuse(tiny("timm bottleneck", "none"))
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        model(images)
+    finally:
+        handle.remove()
+    assert fused(model).blocks[0].in_plain == 3
 
 
 def test_without_kernels_every_layer_runs_as_before(family, attention, tiny, images, monkeypatch):

@@ -14,6 +14,7 @@ import normattn
 from normattn import _files
 from normattn.attention import Gate
 from normattn.errors import ConfigError, Fault, RunError
+from normattn.kernels import cpu
 from normattn.training import (
     Interrupted,
     Job,
@@ -25,7 +26,7 @@ from normattn.training import (
     run_job,
 )
 
-PLAIN = {"name": "plain", "blocks": 0, "mechanisms": 0}
+PLAIN = {"name": "plain", "blocks": 0, "mechanisms": 0, "share": 0}
 
 
 @pytest.fixture
@@ -151,10 +152,34 @@ def test_a_finished_job_is_returned_and_not_trained(job, tmp_path, monkeypatch):
 
 def test_a_record_says_which_kernels_computed(job, tmp_path, reference_runs):
     record = run_job(dataclasses.replace(job, mechanism="nam"), tmp_path / "fused")
-    assert record["kernels"] == {"name": "reference", "blocks": 9, "mechanisms": 9}
+    ran = {"name": "reference", "blocks": 9, "mechanisms": 9}
+    # Of a block with NAM the last norm runs before it, as before; the first norm and NAM do not.
+    assert record["kernels"] == {**ran, "share": 0.667}
     record = run_job(dataclasses.replace(job, fuse=False), tmp_path / "plain")
     assert record["kernels"] == PLAIN
     assert not any("kernel" in note for note in record["notes"])
+
+
+def test_kernels_that_no_map_was_worth_are_not_in_the_record(
+    job, tmp_path, reference_runs, monkeypatch
+):
+    monkeypatch.setattr(cpu, "NCHW_ELEMENTS", 1 << 30)
+    monkeypatch.setattr(cpu, "CHANNELS_LAST_ELEMENTS", 1 << 30)
+    record = run_job(dataclasses.replace(job, mechanism="nam-channel"), tmp_path / "gates alone")
+    share = record["kernels"].pop("share")
+    assert record["kernels"] == {"name": "reference", "blocks": 9, "mechanisms": 9}
+    assert share == pytest.approx(2 / 3, abs=0.001)  # the tail counts for the block and its gate
+    monkeypatch.setattr(cpu, "GATE_ELEMENTS", 1 << 30)
+    record = run_job(dataclasses.replace(job, mechanism="nam-channel"), tmp_path / "none")
+    assert record["kernels"] == PLAIN
+
+
+def test_a_record_of_kernels_survives_an_end_that_runs_nothing(job, tmp_path, reference_runs):
+    first = run_job(job, tmp_path)
+    _files.write_json(tmp_path / "trial.json", {**first, "status": "running"})
+    again = run_job(job, tmp_path)
+    assert again["resumed"] == 1
+    assert again["kernels"] == first["kernels"]
 
 
 def test_a_machine_without_kernels_trains_the_plain_form_and_says_so(job, tmp_path, no_kernels):
@@ -188,8 +213,8 @@ def test_other_kernels_are_no_other_job_but_other_bits(job, tmp_path, reference_
         checkpoint.write_state(tmp_path, state)
     record = run_job(job, tmp_path)
     assert record["notes"][-1] == (
-        "Resumed with kernels 'reference' after 'plain': the same batches, but not the same bits, "
-        "since each rounds in its own way."
+        "Resumed with kernels 'reference' after 'plain': the same batches, but where they "
+        "compute not the same bits, since each rounds in its own way."
     )
     assert record["kernels"]["name"] == "reference"
     assert run_job(plain, tmp_path) == record  # done is done

@@ -55,6 +55,31 @@ def test_a_job_that_goes_on_keeps_its_threads_however_busy_it_is(cores, monkeypa
     assert processor.set_threads(recorded=3) == 3
 
 
+def _folder_of_a_job(tmp_path, record):
+    (tmp_path / "trial.json").write_text(record)
+    (tmp_path / "state.pt").touch()
+    return tmp_path
+
+
+def test_a_folder_with_a_saved_state_says_how_many_threads(cores, tmp_path):
+    cores(0, 0, 0, 0)
+    folder = _folder_of_a_job(tmp_path, '{"machine": {"threads": 2}}')
+    assert processor.prepare(folder) == 2
+
+
+@pytest.mark.parametrize("record", ["{}", "cut sh", '{"machine": {"threads": "2"}}', "[]"])
+def test_a_folder_that_does_not_say_so_is_left_to_whoever_opens_the_job(cores, tmp_path, record):
+    cores(0, 0, 0, 1)
+    assert processor.prepare(_folder_of_a_job(tmp_path, record)) == 3
+
+
+def test_a_job_without_a_saved_state_begins_anew(cores, tmp_path):
+    cores(0, 0, 0, 1)
+    folder = _folder_of_a_job(tmp_path, '{"machine": {"threads": 2}}')
+    (folder / "state.pt").unlink()
+    assert processor.prepare(folder) == 3
+
+
 def test_it_sees_a_core_that_works():
     before = processor._busy_seconds()
     if before is None:

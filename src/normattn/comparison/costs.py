@@ -7,10 +7,11 @@ from torch import nn
 
 from ..data import steps_per_epoch
 from ..errors import InputError
-from ..model.fuse import loaded
+from ..model.fuse import runs
 from ..model.profile import latency, profile
 from ..training import Job, build, choose_device
 from ..training.jobs import open_job_data
+from ..training.provenance import kernels
 from .protocol import Protocol
 
 BATCHES = (1, 32)
@@ -45,12 +46,19 @@ def measure(protocol: Protocol, device: str) -> dict[str, Any]:
     input_size = (data.channels, *data.size)
     notes: list[str] = []
     counts = {label: _count(label, model, input_size, notes) for label, model in models.items()}
-    timed = {str(batch): _time(models, input_size, batch, place, notes) for batch in BATCHES}
+    timed: dict[str, dict[str, dict[str, float]]] = {}
+    computed: dict[str, str] = {}  # what ran, which is known only afterwards
+    for batch in map(str, BATCHES):
+        for model in models.values():
+            runs(model.to(place), reset=True)
+        timed[batch] = _time(models, input_size, int(batch), place, notes)
+        if timed[batch]:
+            computed[f"batch {batch}"] = _one_text({n: _ran(model) for n, model in models.items()})
     return {
         "input_size": list(input_size),
         "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
         "threads": 1,
-        "kernels": loaded(place) if protocol.fuse else "plain",
+        "kernels": _one_text(computed),
         "mechanisms": {label: count for label, count in counts.items() if count},
         "latency": {batch: found for batch, found in timed.items() if found},
         "notes": notes,
@@ -72,6 +80,25 @@ def _count(
         return {}
     names = ("parameters", "macs", "paper_macs", "elementwise")
     return {name: getattr(found, name) for name in names}
+
+
+def _ran(model: nn.Module) -> str:
+    found = kernels(model)
+    return str(found["name"]) if found else "unknown"
+
+
+def _one_text(by_name: dict[str, str]) -> str:
+    """Return the text that all names share; else every text with its names.
+
+    >>> _one_text({"none": "plain", "se": "plain"}), _one_text({"none": "plain", "nam": "c++"})
+    ('plain', 'none: plain; nam: c++')
+    """
+    groups: dict[str, list[str]] = {}
+    for name, text in by_name.items():
+        groups.setdefault(text, []).append(name)
+    if len(groups) < 2:
+        return next(iter(groups), "not timed")
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in groups.items())
 
 
 def _time(

@@ -60,8 +60,10 @@ def held_equal(records: RunRecords) -> tuple[tuple[str, Pairs], ...]:
     del protocol["format"]
     details = next((t.details for t in records.trials if t.details.get("versions")), {})
     made_with = {key: details[key] for key in _MADE_WITH if key in details}
-    if details.get("kernels"):  # of which the name alone is the same for all mechanisms
-        made_with["kernels"] = details["kernels"].get("name")
+    # Of these the name alone can be the same for all mechanisms; `inequalities` says who differs.
+    names = {t.details["kernels"].get("name") for t in records.trials if t.details.get("kernels")}
+    if names:
+        made_with["kernels"] = names.pop() if len(names) == 1 else "not the same in all trials"
     profile = records.profile or {}
     measured = {
         f"latency: {key}": profile[key]

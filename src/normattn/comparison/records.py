@@ -52,6 +52,7 @@ class RunRecords:
     ``profile`` is the content of ``profile.json`` (None until it is written)::
 
         {"input_size": [3, 32, 32], "device": "cpu", "threads": 2, "kernels": "plain",
+         # kernels: what ran, "plain" for none; which for which batch or mechanism where they differ
          "mechanisms": {label: {"parameters", "macs", "paper_macs", "elementwise"}},
          "latency": {"1": {label: {"median", "p20", "p80"}}, "32": {...}},     seconds, by batch
          "notes": ["what could not be measured, and why"]}

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import Fault, InputError
 from ..training import Interrupted, run_job
+from ..training.processor import prepare
 from .protocol import read_protocol, trial_folder
 
 
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         job = read_protocol(given.run).job(given.mechanism, given.seed)
         folder = trial_folder(given.run, given.mechanism, given.seed)
+        prepare(folder)
         run_job(job, folder, device=given.device, progress=_send)
     except Interrupted as interrupted:
         return 128 + interrupted.signal

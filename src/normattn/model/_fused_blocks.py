@@ -11,7 +11,7 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from ._fused_mechanisms import FusedNAMChannel
-from ._fused_notice import notice
+from ._fused_notice import count, notice
 from ._fused_steps import (
     HOOKS,
     apply_norm,
@@ -75,6 +75,7 @@ class FusedBlock(nn.Module):
 
     def _run(self, x: Tensor) -> Tensor:
         if not unobserved():
+            count(self, by_kernels=False, parts=len(self.inner) + 1)
             result: Tensor = self.plain.forward(self, x)
             return result
         y = x
@@ -88,8 +89,10 @@ class FusedBlock(nn.Module):
     def _step(self, step: Step, z: Tensor) -> Tensor:
         norm = getattr(self, step.norm)
         if self.step_obstacle(self, step) is None and takes(norm, z, gate=False):
+            count(self, by_kernels=True)
             y = apply_norm(z, norm, own=self._owns(step))
         else:
+            count(self, by_kernels=False)
             notice(self, norm)
             y = self._through(norm(z), step.slots)
             y = getattr(self, step.act)(y)
@@ -101,7 +104,10 @@ class FusedBlock(nn.Module):
         if obstacle is None and _tail_takes(norm, gate, z):
             shortcut = self._shortcut(x)
             if _alike(shortcut, z):
+                for module in (self,) if gate is None else (self, gate):
+                    count(module, by_kernels=True)
                 return apply_norm(z, norm, gate=gate, residual=shortcut, own=self._owns(step))
+        count(self, by_kernels=False)
         notice(self, norm)
         y = self._through(getattr(self, step.norm)(z), step.slots)
         if shortcut is None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..attention import EAN, NAM, Gate, NAMChannel, NAMSpatial
-from ._fused_notice import notice
+from ._fused_notice import count, notice
 from ._fused_steps import apply_gate, is_plain, norm_obstacle, takes, unobserved
 
 
@@ -39,7 +39,9 @@ class FusedNAMChannel(FusedGate, NAMChannel):
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         if unobserved() and _gates_channels(self, x):
+            count(self, by_kernels=True)
             return apply_gate(x, self)
+        count(self, by_kernels=False)
         notice(self, self.norm)
         return NAMChannel.forward(self, x)
 
@@ -57,7 +59,9 @@ class FusedNAMSpatial(FusedGate, NAMSpatial):
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         if unobserved() and _gates_pixels(self, x):
+            count(self, by_kernels=True)
             return apply_gate(x, self)
+        count(self, by_kernels=False)
         notice(self, self.norm)
         return NAMSpatial.forward(self, x)
 
@@ -81,7 +85,9 @@ class FusedNAM(FusedGate, NAM):
         self.check_input(x)
         channel, spatial = self.channel, self.spatial
         if unobserved() and _gates_channels(channel, x) and _gates_pixels(spatial, x):
+            count(self, by_kernels=True)
             return apply_gate(apply_gate(x, channel), spatial)
+        count(self, by_kernels=False)
         notice(self, channel.norm, spatial.norm)
         return NAM.forward(self, x)
 
@@ -98,7 +104,9 @@ class FusedEAN(FusedGate, EAN):
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         if not (unobserved() and _takes(self, x)):
+            count(self, by_kernels=False)
             return EAN.forward(self, x)
+        count(self, by_kernels=True)
         gain = self.gain * self.importance()  # (C/G,), in float32 at least
         slope = (gain * self.weight).repeat(self.groups)  # (C,)
         offset = (gain * self.bias + self.offset).repeat(self.groups)  # (C,)

@@ -1,7 +1,7 @@
-"""The one warning that a fused model gives when its kernels stopped for a reason to know."""
+"""What a fused module keeps: how often kernels computed, and the one warning of its model."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -28,12 +28,34 @@ class Voice:
         )
 
 
+@dataclass
+class Runs:
+    """How many parts of a fused module's calls kernels computed, and how many ran as before."""
+
+    by_kernels: int = 0
+    in_plain: int = 0
+
+    def __reduce__(self) -> tuple[type["Runs"], tuple[()]]:
+        return Runs, ()  # a copy has computed nothing yet
+
+
 @dataclass(frozen=True)
 class Notice:
-    """Where a fused module was when it was fused, and the voice of its model."""
+    """Where a fused module was when it was fused, its calls, and the voice of its model."""
 
     site: str
     voice: Voice
+    runs: Runs = field(default_factory=Runs)
+
+
+def count(module: nn.Module, *, by_kernels: bool, parts: int = 1) -> None:
+    """Note that parts of a fused module were computed; compiled calls are not counted."""
+    if torch.compiler.is_compiling():
+        return
+    known = module.__dict__.get(NOTICE)
+    if isinstance(known, Notice):
+        known.runs.by_kernels += parts if by_kernels else 0
+        known.runs.in_plain += 0 if by_kernels else parts
 
 
 def notice(module: nn.Module, *norms: nn.Module) -> None:

@@ -1,7 +1,7 @@
-"""What kernels compute in a model, what they leave, and why."""
+"""What kernels take of a model, what they leave, why, and how often they have computed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import nn
@@ -12,37 +12,42 @@ from ..attention.controls import NoAttention
 from ._fused_blocks import FusedBlock
 from ._fused_families import BLOCKS, FORMS, PLAIN
 from ._fused_mechanisms import FusedGate
+from ._fused_notice import NOTICE, Notice
 from ._insertion import mark
 
-#: Of a map large enough for kernels to pay on every device.
+#: Of a map large enough for kernels on every device: it asks for its type alone.
 _PROBE = (1, 64, 64, 256)
 
 
 @dataclass(frozen=True)
 class FusedLayer:
-    """A block or a mechanism, and what kernels compute of it.
+    """A block or a mechanism, what kernels take of it, and what they have computed.
 
     Args:
         site: its name in the model.
         layer: its class, as it is without kernels.
-        kernels: what kernels compute.
+        kernels: what kernels take, for maps large enough and of a type that they know.
         plain: what runs as before, and why.
+        by_kernels: how many of its parts, in all its calls so far, kernels computed.
+        in_plain: how many ran as before. Neither counts calls of a compiled model.
     """
 
     site: str
     layer: str
     kernels: tuple[str, ...]
     plain: tuple[str, ...]
+    by_kernels: int = 0
+    in_plain: int = 0
 
 
 @dataclass(frozen=True)
 class FuseReport:
-    """What kernels compute in a model; prints as a list.
+    """What kernels take of a model, and what they have computed; prints as a list.
 
     Args:
         kernels: by type of device, which kernels are loaded, or why there are none.
-        blocks: residual blocks in which kernels compute something.
-        mechanisms: attention modules that kernels compute.
+        blocks: residual blocks in which kernels take something.
+        mechanisms: attention modules that kernels take.
         left: blocks and attention modules that are as they were, and why.
     """
 
@@ -53,6 +58,14 @@ class FuseReport:
 
     def __str__(self) -> str:
         lines = [f"kernels for {device}: {text}" for device, text in self.kernels.items()]
+        layers = (*self.blocks, *self.mechanisms, *self.left)
+        by_kernels, in_plain = (
+            sum(counts) for counts in zip((0, 0), *map(_counts, layers), strict=True)
+        )
+        told = (
+            f"{by_kernels} parts by kernels, {in_plain} plain" if by_kernels + in_plain else "none"
+        )
+        lines.append(f"calls since fuse, compiled ones not counted: {told}")
         for title, layers in (
             ("blocks with kernels", self.blocks),
             ("mechanisms with kernels", self.mechanisms),
@@ -63,11 +76,13 @@ class FuseReport:
                 lines.append(f"  {found.site} ({found.layer})")
                 lines += [f"    {part}" for part in found.kernels]
                 lines += [f"    plain: {part}" for part in found.plain]
+                if any(_counts(found)):
+                    lines.append(f"    ran {found.by_kernels} by kernels, {found.in_plain} plain")
         return "\n".join(lines)
 
 
 def survey(model: nn.Module) -> FuseReport:
-    """Return what kernels compute in a model as it is now: its device, type, modes and layers."""
+    """Return what kernels take of a model as it is now: its device, type, modes and layers."""
     loaded = kernels.status()
     blocks: list[FusedLayer] = []
     mechanisms: list[FusedLayer] = []
@@ -96,13 +111,20 @@ def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _layer(site: str, module: nn.Module, loaded: Mapping[str, str]) -> FusedLayer:
     cls = type(module)
     name = PLAIN.get(cls, cls).__name__
+    known = module.__dict__.get(NOTICE)
+    counts = astuple(known.runs) if isinstance(known, Notice) else (0, 0)
     if obstacle := _obstacle(module, loaded):
-        return FusedLayer(site, name, (), (obstacle,))
+        return FusedLayer(site, name, (), (obstacle,), *counts)
     if isinstance(module, FusedBlock):
-        return FusedLayer(site, name, *module.parts(module))
+        return FusedLayer(site, name, *module.parts(module), *counts)
     assert isinstance(module, FusedGate)
     obstacle = module.obstacle(module)
-    return FusedLayer(site, name, () if obstacle else ("gate",), (obstacle,) if obstacle else ())
+    parts, left = (() if obstacle else ("gate",)), ((obstacle,) if obstacle else ())
+    return FusedLayer(site, name, parts, left, *counts)
+
+
+def _counts(layer: FusedLayer) -> tuple[int, int]:
+    return layer.by_kernels, layer.in_plain
 
 
 def _obstacle(module: nn.Module, loaded: Mapping[str, str]) -> str | None:

@@ -16,7 +16,7 @@ from ..errors import UnsupportedModel
 from ._fused_blocks import FusedBlock
 from ._fused_families import FORMS, PLAIN
 from ._fused_mechanisms import FusedGate
-from ._fused_notice import NOTICE, Notice, Voice
+from ._fused_notice import NOTICE, Notice, Runs, Voice
 from ._fused_report import FusedLayer as FusedLayer
 from ._fused_report import FuseReport as FuseReport
 from ._fused_report import candidates, strangers, survey
@@ -95,9 +95,11 @@ def unfuse(model: nn.Module) -> nn.Module:
 
 
 def fused(model: nn.Module) -> FuseReport:
-    """Return what kernels compute in a model as it is now: its device, type, modes and layers.
+    """Return what kernels take of a model as it is now, and what they have computed since `fuse`.
 
-    It is read off the modules themselves, so it is true of a copy and of an unpickled model.
+    It is read off the modules themselves, so it is true of a copy and of an unpickled model, which
+    have computed nothing yet. What kernels take is found by device, type, modes and layers; whether
+    they then computed, since it depends on each map, is counted with each call.
     """
     return survey(model)
 
@@ -116,8 +118,20 @@ def plain(model: nn.Module) -> Iterator[nn.Module]:
                 module.__class__ = form
 
 
+def runs(model: nn.Module, *, reset: bool = False) -> tuple[tuple[Runs, ...], tuple[Runs, ...]]:
+    """Return what was counted in fused blocks, and in fused mechanisms; ``reset`` starts anew."""
+    found: tuple[list[Runs], list[Runs]] = [], []
+    for module in model.modules():
+        known = module.__dict__.get(NOTICE)
+        if type(module) in PLAIN and isinstance(known, Notice):
+            if reset:
+                known.runs.by_kernels = known.runs.in_plain = 0
+            found[isinstance(module, FusedGate)].append(known.runs)
+    return tuple(found[0]), tuple(found[1])
+
+
 def idle_reason(model: nn.Module) -> str | None:
-    """Return why kernels compute nothing in a fused model; None where they do, or it is plain."""
+    """Return why kernels take nothing of a fused model; None where they do, or it is plain."""
     if not any(isinstance(module, FusedGate | FusedBlock) for module in model.modules()):
         return None
     report = fused(model)

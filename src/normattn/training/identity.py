@@ -57,7 +57,7 @@ def other_bits(state: Mapping[str, Any], world: int, kernels: str) -> Iterator[s
     Args:
         state: What was saved.
         world: The number of processes now.
-        kernels: The name of the kernels now.
+        kernels: The name of the kernels there are now.
     """
     if state["world"] != world:
         yield (
@@ -67,8 +67,8 @@ def other_bits(state: Mapping[str, Any], world: int, kernels: str) -> Iterator[s
     before = state.get("kernels", "plain")  # states from before there were any do not say
     if before != kernels:
         yield (
-            f"Resumed with kernels {kernels!r} after {before!r}: the same batches, but not the same"
-            " bits, since each rounds in its own way."
+            f"Resumed with kernels {kernels!r} after {before!r}: the same batches, but where they "
+            "compute not the same bits, since each rounds in its own way."
         )
 
 

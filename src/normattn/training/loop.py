@@ -21,7 +21,7 @@ from .distributed import Ranks, joined
 from .evaluate import Metrics, evaluate
 from .history import EpochRecord, History, scale_statistics
 from .identity import describe, left_out, other_bits, require_same
-from .provenance import kernels
+from .provenance import kernels_offered
 from .recipes import Recipe
 from .signals import Interrupted, Stop, listening
 from .step import Place, Stepper, own_randomness
@@ -93,7 +93,7 @@ class _Loop:
         self.batches = steps_per_epoch(data.train, recipe.batch_size)
         self.identity = describe(model, data, recipe, seed)
         self.stepper = Stepper(model, data, recipe, seed, ranks, self.batches)
-        self.kernels = str(kernels(model)["name"])
+        self.kernels = kernels_offered(model)
         self.place = Place()
         self.history = History(())
 

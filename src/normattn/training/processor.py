@@ -14,8 +14,18 @@ from pathlib import Path
 
 import torch
 
+from .. import _files
+from ..errors import InputError
+from . import checkpoint
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
 _LOOK = 0.25  # seconds
+
+
+def prepare(folder: Path) -> int:
+    """Set up this process, a program of ours, for the job of a folder; return torch's threads."""
+    keep_memory()
+    return set_threads(_recorded(folder))
 
 
 def keep_memory() -> bool:
@@ -60,6 +70,17 @@ def set_threads(recorded: int | None = None) -> int:
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(free_cores())
     return torch.get_num_threads()
+
+
+def _recorded(folder: Path) -> int | None:
+    """Return with how many threads the folder's job began, None where none goes on."""
+    if not (folder / "trial.json").exists() or not checkpoint.exists(folder):
+        return None
+    try:
+        threads = _files.read_json(folder / "trial.json")["machine"]["threads"]
+    except (InputError, KeyError, TypeError):
+        return None  # whoever opens the job says what is wrong with the folder
+    return threads if type(threads) is int and threads >= 1 else None
 
 
 def _busy_seconds() -> dict[str, float] | None:

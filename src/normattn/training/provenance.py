@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..model.fuse import fused
+from ..model.fuse import fused, loaded, runs
 
 _ROOT = Path(__file__).parents[3]  # of the checkout, where this is one
 
@@ -46,13 +46,34 @@ def machine(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def kernels(model: nn.Module) -> dict[str, str | int]:
-    """Return which kernels compute in the model, "plain" for none, and in how many of its parts."""
+def kernels(model: nn.Module) -> dict[str, str | int | float] | None:
+    """Return which kernels have computed in the model; None if a fused one has not been called.
+
+    ``name`` is "plain" where none did, though they may be loaded: whether they pay depends on the
+    maps. ``blocks`` and ``mechanisms`` count those in which some did, and ``share`` is how much of
+    what fused modules computed, in parts (a norm and what follows it, or a gate) of all calls.
+    """
+    blocks, mechanisms = runs(model)
+    by_kernels = sum(each.by_kernels for each in (*blocks, *mechanisms))
+    parts = by_kernels + sum(each.in_plain for each in (*blocks, *mechanisms))
+    if not parts and (blocks or mechanisms):
+        return None
+    return {
+        "name": _loaded(model) if by_kernels else "plain",
+        "blocks": sum(each.by_kernels > 0 for each in blocks),
+        "mechanisms": sum(each.by_kernels > 0 for each in mechanisms),
+        "share": round(by_kernels / max(parts, 1), 3),
+    }
+
+
+def kernels_offered(model: nn.Module) -> str:
+    """Return which kernels would take layers of the model, "plain" for none."""
     report = fused(model)
-    device = next((p.device.type for p in model.parameters()), "cpu")
-    blocks, mechanisms = len(report.blocks), len(report.mechanisms)
-    name = report.kernels[device] if blocks or mechanisms else "plain"
-    return {"name": name, "blocks": blocks, "mechanisms": mechanisms}
+    return _loaded(model) if report.blocks or report.mechanisms else "plain"
+
+
+def _loaded(model: nn.Module) -> str:
+    return loaded(next((p.device for p in model.parameters()), torch.device("cpu")))
 
 
 def _processor() -> str:

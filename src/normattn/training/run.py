@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from .. import _files
 from ..errors import RunError
 from ..model.artifact import save
@@ -76,6 +78,9 @@ class _Run:
             "resumed": trial["resumed"] + 1 if trial else 0,
             "notes": trial.get("notes", []),
         }
+        if "kernels" in trial:
+            self.trial["kernels"] = trial["kernels"]
+        self.model: nn.Module | None = None
 
     def run(self) -> dict[str, Any]:
         self._write()
@@ -92,7 +97,7 @@ class _Run:
     def _train(self) -> None:
         job = self.job
         data = open_job_data(job)
-        model = build(job, data).to(self.ranks.device)
+        self.model = model = build(job, data).to(self.ranks.device)
         self._write(
             data=data.describe(),
             parameters=sum(p.numel() for p in model.parameters()),
@@ -100,7 +105,6 @@ class _Run:
             versions=versions(),
             commit=commit(),
             machine=machine(self.ranks.device),
-            kernels=kernels(model),
             processes=self.ranks.world,
         )
         history = fit(
@@ -112,6 +116,7 @@ class _Run:
             device=self.device,
             progress=self._hear,
         )
+        self._note_kernels()
         metrics = summary(history)
         if self.ranks.first:
             preprocessing = {
@@ -135,8 +140,15 @@ class _Run:
         if event["event"] == "note" and event["text"] not in self.trial["notes"]:
             self.trial["notes"].append(event["text"])
             self._write()
+        if event["event"] == "epoch":
+            self._note_kernels()
         if self.progress and self.ranks.first:
             self.progress(event)
+
+    def _note_kernels(self) -> None:
+        """Record what ran, which is known only afterwards; a resumed end may have run nothing."""
+        if self.model is not None and (found := kernels(self.model)):
+            self._write(kernels=found)
 
     def _write(self, **values: Any) -> None:
         self.trial |= values
