@@ -37,6 +37,7 @@ def train(
     Example: normattn train --data digits --host resnet20 --attention nam --out runs/nam
     """
     from .. import training
+    from ..training import processor
 
     job = training.Job(
         data=data,
@@ -54,6 +55,7 @@ def train(
         fuse=fuse,
     )
     _common.suggest_stem(host, stem, data, image_size)
+    processor.prepare(out)
     with _common.resumable(ctx), _progress.display(json) as progress:
         record = training.run_job(job, out, device=device, progress=progress)
     if json:
