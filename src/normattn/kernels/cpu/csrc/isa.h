@@ -23,10 +23,9 @@ static inline int omp_get_num_threads() { return 1; }
 
 // What stands before this line is the same for every instruction set, what follows is not.
 #define NORMATTN_PRAGMA(text) _Pragma(#text)
-#define NORMATTN_STRING(text) #text
 #if defined(NORMATTN_TARGET) && defined(__clang__)
-#define NORMATTN_PUSH(target) \
-  NORMATTN_PRAGMA(clang attribute push(__attribute__((target(target))), apply_to = function))
+#define NORMATTN_PUSH(name) \
+  NORMATTN_PRAGMA(clang attribute push(__attribute__((target(name))), apply_to = function))
 NORMATTN_PUSH(NORMATTN_TARGET)
 #elif defined(NORMATTN_TARGET)
 #define NORMATTN_PUSH(name) NORMATTN_PRAGMA(GCC target name)
@@ -66,3 +65,7 @@ void run(const Task& t, bool half, bool backward, bool fixed) {
 }
 
 }  // namespace NORMATTN_ISA
+
+#if defined(NORMATTN_TARGET) && defined(__clang__)  // which insists; GCC's ends with the file
+#pragma clang attribute pop
+#endif

@@ -79,11 +79,10 @@ void planes_forward_fixed(const Task& t) {
   Table table{buffer.at, t.channels};
   for (int64_t k = 0; k < t.channels; k++) fixed_coefficients(t, table, k, k);
   int64_t planes = t.groups * t.outer * t.channels;
-#pragma omp parallel num_threads(t.threads)
-  {
-    int64_t id = omp_get_thread_num(), all = omp_get_num_threads();
-    int64_t plane = planes * id / all, stop = planes * (id + 1) / all, k = plane % t.channels;
+  // Not in the region itself: clang compiles a region for the default instruction set.
+  auto range = [&](int64_t plane, int64_t stop) {
     Forward<T, Form> pass(t);
+    int64_t k = plane % t.channels;
     for (; plane < stop; plane++, k = k + 1 == t.channels ? 0 : k + 1) {
       pass.begin(table.splat_coefficients(k));
       int64_t i = plane * t.inner, end = i + t.inner;
@@ -93,6 +92,11 @@ void planes_forward_fixed(const Task& t) {
       }
       if (i < end) pass.at(i, (int)(end - i), Part{});
     }
+  };
+#pragma omp parallel num_threads(t.threads)
+  {
+    int64_t id = omp_get_thread_num(), all = omp_get_num_threads();
+    range(planes * id / all, planes * (id + 1) / all);
   }
 }
 
