@@ -151,6 +151,16 @@ def test_norm_of_weight_zero_leaves_the_bias(kernels, order, flags):
 
 @flags
 @orders
+def test_the_norm_of_a_single_value_passes_nothing_back(kernels, order, flags):
+    case = Case((6, 5, 1, 1), "instance", order, norm=True, **flags)
+    found = call(kernels, case, draw(case))
+    assert found["dz"].abs().max() == 0
+    assert found["dweight"].abs().max() == 0
+    assert found["dbias"].abs().max() > 0
+
+
+@flags
+@orders
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_output_may_take_the_place_of_its_input(kernels, order, flags, dtype):
     case = Case((3, 5, 9, 7), order=order, dtype=dtype, norm=True, fixed=True, **flags)

@@ -160,6 +160,9 @@ INLINE void train_gradients(const Task& t, const Table& table, int64_t at, int64
   double mean_dxhat = (w * gs_xhat + s.value * dt_xhat) / count;
   table.row(5)[at] = (float)(-s.rstd * mean_d);
   table.row(6)[at] = (float)(-s.rstd * s.rstd * mean_dxhat + through_var);
+  // A single value is its own mean: nothing flows through x̂, and what would cancel would be large.
+  if (count == 1.0)
+    table.row(1)[at] = table.row(3)[at] = table.row(5)[at] = table.row(6)[at] = 0.0f;
 }
 INLINE void fixed_gradients(const Task& t, int64_t j, const Totals& total) {
   if (t.dscale) t.dscale[j] = (float)total.dtc;
