@@ -4,9 +4,9 @@ What is built is a plain shared library that `normattn.kernels.cpu` loads; where
 compiler the package installs without it and computes with PyTorch alone.
 """
 
+import runpy
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -14,6 +14,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("src/normattn/kernels/cpu/csrc")
+BUILT = runpy.run_path("src/normattn/kernels/cpu/_built.py")  # what the loader looks for, too
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 # Apple's compiler has no OpenMP of its own: one thread there.
 OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
@@ -26,19 +27,22 @@ class BuildLibrary(build_ext):
         return fullname.replace(".", "/") + SUFFIX
 
     def build_extension(self, ext: Extension) -> None:
-        version = self.distribution.get_version()
+        macros = {
+            "NORMATTN_VERSION": self.distribution.get_version(),
+            "NORMATTN_INTERFACE": BUILT["checksum"](SOURCES),
+        }
 
         def build(source: str) -> list[str]:
             return self.compiler.compile(
                 [source],
                 output_dir=self.build_temp,
-                macros=[("NORMATTN_VERSION", f'"{version}"')],
+                macros=[(name, f'"{value}"') for name, value in macros.items()],
                 extra_postargs=ext.extra_compile_args,
                 depends=ext.depends,
             )
 
         with ThreadPoolExecutor() as pool:
-            objects = sum(pool.map(build, ext.sources), [])
+            objects = [path for paths in pool.map(build, ext.sources) for path in paths]
         self.compiler.link_shared_object(
             objects,
             self.get_ext_fullpath(ext.name),
@@ -49,7 +53,7 @@ class BuildLibrary(build_ext):
         # behind its end, where loaders do not look, for Python to check first.
         if sys.platform != "darwin":  # there it would not match its signature
             path = Path(self.get_ext_fullpath(ext.name))
-            path.write_bytes(path.read_bytes() + sha256(path.read_bytes()).digest())
+            path.write_bytes(BUILT["sealed"](path.read_bytes()))
 
 
 class PlatformWheel(bdist_wheel):
@@ -73,6 +77,7 @@ setup(
                 "-g0",
                 "-fvisibility=hidden",
                 "-Wno-psabi",
+                "-Wno-uninitialized",  # GCC's own headers
                 "-Wno-maybe-uninitialized",
                 *OPENMP,
             ],

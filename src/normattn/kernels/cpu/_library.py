@@ -8,10 +8,10 @@ import ctypes
 import os
 import sys
 import warnings
-from hashlib import sha256
 from pathlib import Path
 
 from .._version import VERSION
+from ._built import checksum, is_whole
 
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 PATH = Path(__file__).parent / f"libnormattn{SUFFIX}"
@@ -48,7 +48,10 @@ class Library:
         self._run = self._lib.normattn_run
         self._run.argtypes = [ctypes.POINTER(Task), *[ctypes.c_int] * 4]
         self._run.restype = None
+        self._lib.normattn_interface.restype = ctypes.c_char_p
         self.version = self._lib.normattn_version().decode()
+        self.interface = self._lib.normattn_interface().decode()
+        self.task_size: int = self._lib.normattn_task_size()
         self.instructions: int = self._lib.normattn_best()
 
     def run(self, task: Task, *, half: bool, backward: bool, fixed: bool) -> None:
@@ -68,10 +71,10 @@ def find(path: Path = PATH) -> tuple[Library | None, str]:
     """
     if not path.exists():
         return None, (
-            "none: the package was installed without a C++ compiler. Install one (g++ or clang++), "
-            "then reinstall normattn."
+            "none: no library was built, as where there is no C++ compiler. Install one (g++ or "
+            "clang++), then reinstall normattn; `pip install -v` shows what the compiler says."
         )
-    if not _is_whole(path):
+    if not is_whole(path):
         return None, _warned(f"{path.name} is damaged")
     try:
         library = Library(path)
@@ -79,18 +82,18 @@ def find(path: Path = PATH) -> tuple[Library | None, str]:
         return None, _warned(f"{path.name} cannot be loaded ({error})")
     if library.version != VERSION:
         return None, _warned(f"{path.name} is of version {library.version}, not {VERSION}")
+    if not _is_current(library, path.parent / "csrc"):
+        return None, _warned(f"{path.name} was built before its sources were changed")
     return library, f"c++ {INSTRUCTIONS[library.instructions]}"
 
 
-def _is_whole(path: Path) -> bool:
-    """Return whether a file ends with the checksum of the rest, which setup.py appends.
+def _is_current(library: Library, sources: Path) -> bool:
+    """Return whether the library takes the tasks that are made here.
 
-    To load one that was cut short can end the process, past any exception.
+    Its version says so, but not in a checkout whose sources move under a library built before.
     """
-    if sys.platform == "darwin":
-        return True
-    content = path.read_bytes()
-    return sha256(content[:-32]).digest() == content[-32:]
+    current = not (sources / "task.h").exists() or library.interface == checksum(sources)
+    return current and library.task_size == ctypes.sizeof(Task)
 
 
 def _warned(reason: str) -> str:

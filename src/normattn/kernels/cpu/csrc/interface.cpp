@@ -24,6 +24,10 @@ extern int64_t accesses;
 // The version of the package that this was built for; Python refuses another.
 EXPORT const char* normattn_version() { return NORMATTN_VERSION; }
 
+// How both sides talk to each other: a checksum of this file and task.h, and the size of a task.
+EXPORT const char* normattn_interface() { return NORMATTN_INTERFACE; }
+EXPORT int normattn_task_size() { return (int)sizeof(Task); }
+
 enum { BASELINE, AVX2, AVX512, COUNTED };
 
 // The best instruction set that this processor has and this file was built with.
