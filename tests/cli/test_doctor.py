@@ -78,7 +78,7 @@ def test_kernels_for_a_gpu_are_missed_where_there_is_one(examine, quiet, monkeyp
     assert record["advice"] == ["No kernels for cuda (Triton cannot be imported: no module)."]
 
 
-def test_more_threads_than_cores_are_pointed_out(examine, quiet, monkeypatch):
+def test_more_threads_than_cores_are_pointed_out(examine, quiet, cgroups, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert examine()["advice"] == []
