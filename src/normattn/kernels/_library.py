@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.library import Library
 
 from ..errors import InputError
@@ -12,6 +13,7 @@ from ..errors import InputError
 # The bare registration: an op made by `torch.library.custom_op` does the same, but passes through
 # more Python on each call. It lasts as long as this object.
 _LIBRARY: Any = Library("normattn", "FRAGMENT")  # type: ignore[no-untyped-call]
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 class Op:
@@ -27,6 +29,7 @@ class Op:
 
     def __init__(self, overload: Any, run: Callable[..., Any]) -> None:
         self.overload = overload
+        self._name = overload.name().partition("::")[2]
         self._run = run
         self._function: Any = None
 
@@ -51,7 +54,8 @@ class Op:
         self._function = Direct
 
     def __call__(self, *args: Any) -> Any:
-        if not _alone(args[0]):
+        _refuse_tangents(self._name, args)
+        if not _alone(args):
             return self.overload(*args)
         if not (torch.is_grad_enabled() and any(_wants(a) for a in args)):
             return self._run(*args)
@@ -60,14 +64,30 @@ class Op:
         return self._function.apply(*args)
 
 
-def _alone(x: Tensor) -> bool:
+def _alone(args: tuple[Any, ...]) -> bool:
+    """Return whether nobody watches and all tensors are plain ones, with their own values."""
     return (
-        not torch.compiler.is_compiling()
-        and type(x) in (Tensor, torch.nn.Parameter)
+        not torch.compiler.is_compiling()  # first: a compiler follows what stands behind it
+        and not torch._C._is_tracing()
+        and not torch._C._autograd._profiler_enabled()
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._len_torch_function_stack()
         and not torch._C._are_functorch_transforms_active()
+        and all(type(a) in _PLAIN and not a.is_neg() for a in args if isinstance(a, Tensor))
     )
+
+
+def _refuse_tangents(name: str, args: tuple[Any, ...]) -> None:
+    """Refuse duals of forward-mode differentiation, whose tangents a kernel would drop unsaid."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    unpack: Any = forward_ad.unpack_dual
+    for a in args:
+        if isinstance(a, Tensor) and unpack(a).tangent is not None:
+            raise InputError(
+                f"{name}: expected tensors without tangents, got forward-mode differentiation. "
+                "Take the plain form for that: normattn.unfuse(model)."
+            )
 
 
 def _wants(value: object) -> bool:
@@ -89,7 +109,12 @@ def define(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Op
     # The results are laid out in memory as the arguments are, which a compiler so must not change.
     tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
     _LIBRARY.define(schema, tags=tags)
-    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+
+    def dispatched(*args: Any) -> Any:
+        _refuse_tangents(name, args)
+        return run(*args)
+
+    _LIBRARY.impl(name, dispatched, "CompositeExplicitAutograd")
     torch.library.register_fake(f"normattn::{name}", fake, lib=_LIBRARY)
     _OPS[name] = Op(getattr(torch.ops.normattn, name).default, run)
     return _OPS[name]
