@@ -33,12 +33,14 @@ def main() -> None:
     pin_allocator()
     about = header()
     print(" · ".join(f"{key} {value}" for key, value in about.items()))
+    passed_tests: set[tuple[str, ...]] = set()
     for name in names:
         function, tests = CASES[name]
-        if not arguments.no_tests:
+        if not arguments.no_tests and tests not in passed_tests:
             passed = subprocess.run([sys.executable, "-m", "pytest", "-q", *tests], check=False)
             if passed.returncode:
                 sys.exit(f"{name}: its tests fail, so nothing is timed.")
+            passed_tests.add(tests)
         results = function()
         print(f"\n{name}: {(function.__doc__ or '').strip()}")
         for row in results:
