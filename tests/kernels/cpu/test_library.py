@@ -2,16 +2,13 @@
 
 import _ctypes
 import ctypes
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import warnings
 from pathlib import Path
 
-import numpy
 import pytest
 import torch
 
@@ -173,72 +170,3 @@ def test_instruction_sets_agree(monkeypatch):
         results[number] = cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v)[0]
     for result in results.values():
         torch.testing.assert_close(result, results[0], rtol=2e-6, atol=1e-7)
-
-
-@needs_library
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_changed_thread_count_changes_rounding_at_most(layout):
-    x = torch.randn(16, 33, 9, 9).to(memory_format=LAYOUTS[layout])
-    v, before = torch.rand(33), torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 5, 1):
-            torch.set_num_threads(threads)
-            results.append(cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v))
-    finally:
-        torch.set_num_threads(before)
-    for out, mean, var in results[1:]:
-        torch.testing.assert_close(out, results[0][0], rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(mean, results[0][1], rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(var, results[0][2], rtol=1e-6, atol=1e-6)
-    assert torch.equal(results[0][0], results[-1][0])
-
-
-@needs_library
-def test_two_python_threads_at_once_do_not_meet():
-    maps = [torch.randn(8, 64, 14, 14) for _ in range(4)]
-    v = torch.rand(64)
-
-    def compute(x):
-        return cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v)[0]
-
-    expected = [compute(x) for x in maps]
-    wrong = []
-
-    def work(number):
-        for _ in range(30):
-            if not torch.equal(compute(maps[number]), expected[number]):
-                wrong.append(number)
-
-    workers = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
-
-
-def _in_child(x, v, expected):
-    y = cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v)[0]
-    # By numpy: torch's own large operations do wait for the threads that stayed behind.
-    sys.exit(not numpy.allclose(y.numpy(), expected.numpy(), rtol=1e-6, atol=1e-6))
-
-
-@needs_library
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_fork_after_use_computes_the_same_and_ends():
-    """OpenMP's threads stay behind in the parent, and a child that waits for them never ends."""
-    x, v, before = torch.randn(8, 64, 14, 14), torch.rand(64), torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        expected = cpu.forward(x, over="channel", eps=1e-5, scale=v, shift=v)[0]
-        context = multiprocessing.get_context("fork")
-        child = context.Process(target=_in_child, args=(x, v, expected))
-        child.start()
-        child.join(60)
-        if child.is_alive():
-            child.kill()
-            child.join()
-        assert child.exitcode == 0
-    finally:
-        torch.set_num_threads(before)

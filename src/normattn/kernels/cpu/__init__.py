@@ -38,7 +38,7 @@ def pays(x: Tensor, gate: bool) -> bool:
 
 def status() -> str:
     """Return what is loaded, or why nothing is."""
-    return _STATUS
+    return _STATUS + (", one thread after a fork" if _READY and _library.forked() else "")
 
 
 def forward(

@@ -111,7 +111,8 @@ _forked = False
 def forked() -> bool:
     """Return whether this is the child of a process that may have started OpenMP's threads.
 
-    They did not come along, and the runtime would wait for them for ever.
+    They did not come along, and the runtime would wait for them for ever. Whoever started them:
+    torch's own operations do as well, and nothing tells whether they have.
     """
     return _forked
 
