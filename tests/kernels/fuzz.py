@@ -1,7 +1,7 @@
 """Random shapes and options against float64: ``python tests/kernels/fuzz.py [count] [seed]``.
 
-The suite draws 50; a night draws 10,000. A failure prints the case, which is all there is to know:
-`check(cpu, Case(...))` repeats it.
+The suite draws 50; `make nightly` draws 10,000. A failure prints the case, which is all there is to
+know: `check(cpu, Case(...))` repeats it.
 """
 
 import sys

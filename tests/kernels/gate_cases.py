@@ -174,12 +174,13 @@ def poisoned(provider, case, inputs):
 
 
 def check(provider, case, seeds=3, slack=4):
-    """Refuse an error beyond twice that of plain PyTorch in the same type.
+    """Refuse an error beyond twice that of plain PyTorch and beyond ``slack`` units.
 
-    The largest error over some draws counts, since plain PyTorch has lucky ones. Added is what no
-    program can keep, ``slack`` times: one rounding of the result, and what it does to the result
-    to round the inputs anew.
+    A unit is what no program can keep: one rounding of the result, and what it does to the result
+    to round the inputs anew. Of all three errors the largest over some draws counts.
     """
+    if case.over == "instance" and case.shape[2:] == (1, 1):
+        slack *= 4  # what flows through x̂ cancels, in the GPU's kernels but for its rounding
     allowed, errors = {}, {}
     for seed in range(seeds):
         inputs = draw(case, seed)
@@ -198,7 +199,7 @@ def check(provider, case, seeds=3, slack=4):
             allowed[name] = list(map(max, allowed.get(name, bounds), bounds))
             errors[name] = max(errors.get(name, 0.0), distance(ours[name], value))
     for name, (plain_error, unit, jitter) in allowed.items():
-        bound = 2 * plain_error + slack * (unit + jitter)
+        bound = max(2 * plain_error, slack * (unit + jitter))
         assert errors[name] <= bound, f"{case}: {name} is wrong by {errors[name]}, not {bound}"
 
 

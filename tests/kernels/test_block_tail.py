@@ -97,7 +97,7 @@ def test_reference_is_differentiable_by_autograd_too(flags):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_error_is_at_most_twice_that_of_plain_pytorch(kernels, case):
+def test_error_is_at_most_twice_that_of_plain_pytorch_or_four_units(kernels, case):
     check(kernels, case)
 
 
