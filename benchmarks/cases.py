@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kernel_cases import gate, inference, others, sizes, step_cifar, step_imagenet, tail
+from kernel_cases import gate, inference, others, reuse, sizes, step_cifar, step_imagenet, tail
 from processor_cases import neighbours, processor
 from timing import interleave, rows
 
@@ -101,6 +101,7 @@ CASES: dict[str, tuple[Callable[[], Rows], tuple[str, ...]]] = {
     "tail": (tail, KERNEL_TESTS),
     "others": (others, KERNEL_TESTS),
     "inference": (inference, KERNEL_TESTS),
+    "reuse": (reuse, KERNEL_TESTS),
     "sizes": (sizes, KERNEL_TESTS),
     "step-cifar": (step_cifar, KERNEL_TESTS),
     "step-imagenet": (step_imagenet, KERNEL_TESTS),

@@ -18,6 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
 import normattn
+from normattn.kernels import cpu
 from normattn.model._fused_steps import apply_norm
 
 Rows = list[dict[str, Any]]
@@ -191,6 +192,50 @@ def sizes() -> Rows:
                 pair = {name: times for name, times in found.items() if name.startswith(kind)}
                 labels = {"op": kind, "layout": layout, "shape": _name(shape)}
                 results += rows(pair, f"{kind}, eager", **labels)
+    return results
+
+
+def reuse() -> Rows:
+    """What memory that could be written over in training would bring: the tail with NAM on the CPU.
+
+    The residual's gradient over the gradient that comes in, and the output over a shortcut. We do
+    neither: autograd, a hook or a retained gradient may still hold either of them.
+    """
+    results: Rows = []
+    for layout in LAYOUTS:
+        z, dy, residual = (_map(SHAPES[0], layout).cpu() for _ in range(3))
+        v = torch.rand(SHAPES[0][1])
+        how = {"over": "channel", "eps": 1e-5, "gate_eps": 1e-5, "relu": True}
+        vectors = {"weight": v, "bias": v, "scale": v, "shift": v}
+        forward = partial(cpu.forward, z, residual=residual, **how, **vectors)
+        out, mean, var = forward()
+        found = {"mean": mean, "var": var, "residual": True}
+        backward = partial(cpu.backward, dy, z, out, **found, **how, **vectors)
+
+        def over(field: str, source: str, function: Provider) -> None:
+            """Call with one pointer of the task set to another."""
+            run = cpu.LIBRARY.run
+
+            def aliased(task: Any, **options: Any) -> None:
+                setattr(task, field, getattr(task, source))
+                run(task, **options)
+
+            cpu.LIBRARY.run = aliased
+            try:
+                function()
+            finally:
+                cpu.LIBRARY.run = run
+
+        providers = {
+            "forward": forward,
+            "forward, output over the shortcut": partial(over, "out", "residual", forward),
+            "backward": backward,
+            "backward, residual's gradient over dy": partial(over, "dresidual", "dy", backward),
+        }
+        times = interleave(providers, ROUNDS)
+        for base in ("forward", "backward"):
+            pair = {name: t for name, t in times.items() if name.startswith(base)}
+            results += rows(pair, base, layout=layout, shape=_name(SHAPES[0]))
     return results
 
 
