@@ -5,7 +5,7 @@ import os
 import random
 import subprocess
 import sys
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 Rows = list[dict[str, Any]]
@@ -94,8 +94,8 @@ def _rows(providers: dict[str, dict[str, Any]], neighbours: int) -> Rows:
             "provider": name,
             "neighbours": neighbours,
             "images_per_second": round(median(rates)),
-            "p20": round(quantiles(rates, n=5)[0]),
-            "p80": round(quantiles(rates, n=5)[-1]),
+            "slowest": round(min(rates)),
+            "fastest": round(max(rates)),
             "n": len(rates),
         }
         for name, rates in found.items()

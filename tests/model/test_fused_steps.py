@@ -25,6 +25,14 @@ def real_limits(kernels_run, monkeypatch):
         monkeypatch.setattr(cpu, name, limit)
 
 
+@pytest.mark.parametrize("channels", [64, 65])
+def test_in_channels_last_a_norm_of_many_channels_is_left_to_pytorch(channels):
+    x = torch.empty(1, channels, 128, 129).to(memory_format=torch.channels_last)
+    assert cpu.pays(x, False) is (channels == 64)
+    assert cpu.pays(x.contiguous(), False)
+    assert cpu.pays(x, True)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("enough", [True, False], ids=["large", "small"])
 def test_a_map_goes_to_the_kernels_from_the_limit_on(name, enough, real_limits, calls):

@@ -15,6 +15,7 @@ _DTYPES = (torch.float32, torch.bfloat16)
 GATE_ELEMENTS = 1 << 15
 NCHW_ELEMENTS = 1 << 18
 CHANNELS_LAST_ELEMENTS = 1 << 20
+CHANNELS_LAST_CHANNELS = 64
 _GRADIENTS = ("dweight", "dbias", "dscale", "dshift")
 
 Gradients = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -26,14 +27,17 @@ def supports(x: Tensor) -> bool:
 
 
 def pays(x: Tensor, gate: bool) -> bool:
-    """Return whether a map that the kernels take is large enough to gain by them.
+    """Return whether a map that the kernels take gains by them.
 
     Each call passes through Python, which on small maps outlasts what the kernel saves. Without a
-    gate that is one pass of a few, and PyTorch's own norm is nearly as good in channels_last.
+    gate that is one pass of a few, and in channels_last PyTorch's own norm is as good, but for maps
+    of few channels.
     """
     if gate:
         return x.numel() >= GATE_ELEMENTS
-    return x.numel() >= (NCHW_ELEMENTS if x.is_contiguous() else CHANNELS_LAST_ELEMENTS)
+    if x.is_contiguous():
+        return x.numel() >= NCHW_ELEMENTS
+    return x.shape[1] <= CHANNELS_LAST_CHANNELS and x.numel() >= CHANNELS_LAST_ELEMENTS
 
 
 def status() -> str:
