@@ -1,9 +1,8 @@
 """What makes training on a CPU fast, beside the arithmetic: threads that run, memory that stays.
 
-Measured on two cores (resnet20, batches of 128, see `benchmarks/run.py processor`): memory that the
-C library keeps instead of giving it back after each operation is worth two fifths in bfloat16; and
-where other programs have the cores, two threads that wait for each other at every layer are many
-times slower than one that waits for nobody.
+Two things that `python benchmarks/run.py processor neighbours` measures: memory that the C library
+keeps need not be cleared by the system for every large map; and where other programs have the cores,
+threads that wait for each other at every layer are slower than one that waits for nobody.
 """
 
 import ctypes
