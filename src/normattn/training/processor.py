@@ -1,8 +1,8 @@
 """What makes training on a CPU fast, beside the arithmetic: threads that run, memory that stays.
 
 Two things that `python benchmarks/run.py processor neighbours` measures: memory that the C library
-keeps need not be cleared by the system for every large map; and where other programs have the cores,
-threads that wait for each other at every layer are slower than one that waits for nobody.
+keeps need not be cleared by the system for every large map; and where other programs have the
+cores, threads that wait for each other at every layer are slower than one that waits for nobody.
 """
 
 import ctypes
