@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..data import ImageData
-from ..errors import RunError
+from ..errors import ConfigError, RunError
 from ..model.fuse import idle_reason
 from ..model.graft import grafts
 from .recipes import Recipe
@@ -16,10 +16,16 @@ _SHOWN = 10
 _NAMED = 3
 
 
-def describe(model: nn.Module, data: ImageData, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Return what makes a training this one and no other, in plain containers."""
+def describe(
+    model: nn.Module, data: ImageData, recipe: Recipe, seed: int, teacher: str | None = None
+) -> dict[str, Any]:
+    """Return what makes a training this one and no other, in plain containers.
+
+    ``teacher`` is the checksum of the teacher's weights.
+    """
     facts = data.describe()
-    return {
+    taught = {} if teacher is None else {"teacher": teacher}  # as in states from before teachers
+    return taught | {
         "recipe": recipe.to_json(),
         "seed": seed,
         # By content, not by place: a data folder may move between two parts of a training.
@@ -42,13 +48,25 @@ def require_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], folder: Pa
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
-    """Yield a line for each value that differs: ``recipe.epochs: 10 → 12``."""
+    """Yield a line for each value that differs: ``recipe.epochs: 10 → 12``.
+
+    What an older version wrote of a recipe is completed first, by what was done at the time.
+    """
     for name in sorted(set(old) | set(new)):
         before, after = old.get(name, "not set"), new.get(name, "not set")
         if isinstance(before, Mapping) and isinstance(after, Mapping):
+            if name == "recipe":
+                before, after = _completed(before), _completed(after)
             yield from differences(before, after, f"{prefix}{name}.")
         elif before != after:
             yield f"{prefix}{name}: {before} → {after}"
+
+
+def _completed(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return Recipe.from_json(saved).to_json()
+    except ConfigError:  # of a later version: compared as it stands
+        return saved
 
 
 def other_bits(state: Mapping[str, Any], world: int, kernels: str) -> Iterator[str]:

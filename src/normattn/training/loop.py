@@ -25,6 +25,7 @@ from .provenance import kernels_offered
 from .recipes import Recipe
 from .signals import Interrupted, Stop, listening
 from .step import Place, Stepper, own_randomness
+from .teacher import Teacher, teaching
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -39,6 +40,7 @@ def fit(
     device: str = "auto",
     progress: Progress | None = None,
     save_every: float = 300.0,
+    teacher: nn.Module | None = None,
 ) -> History:
     """Train ``model`` in place, or go on where ``folder`` says that it stopped.
 
@@ -57,9 +59,13 @@ def fit(
         device: ``auto``, ``cpu``, ``cuda``.
         progress: Takes ``{"event": "step"|"evaluate"|"epoch"|"note", ...}``.
         save_every: Seconds between two saves inside an epoch; each epoch's end is saved anyway.
+        teacher: A trained classifier of the same classes, for ``recipe.distill``: the loss is then
+            (1 - distill) · cross-entropy + distill · T² · KL(teacher ‖ student) with T =
+            ``recipe.temperature`` (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531). It sees the
+            same augmented images in evaluation mode, is moved to the device, and learns nothing.
 
     Raises:
-        ConfigError: the recipe does not fit the data or the model.
+        ConfigError: the recipe does not fit the data, the model or the teacher.
         RunError: the folder cannot be written, or holds another training (the difference is shown).
         Fault: the loss or a weight is no finite number; the last good state is kept.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
@@ -70,7 +76,8 @@ def fit(
         stop = stack.enter_context(listening()) if folder is not None else Stop()
         saver = Saver(Path(folder), save_every, ranks) if folder is not None else None
         tell = progress if progress and ranks.first else _ignore
-        return _Loop(model, data, recipe, seed, ranks, saver, tell, stop).run()
+        taught = stack.enter_context(teaching(teacher, model, recipe, ranks))
+        return _Loop(model, data, recipe, seed, ranks, saver, tell, stop, taught).run()
 
 
 class _Loop:
@@ -86,13 +93,15 @@ class _Loop:
         saver: Saver | None,
         tell: Progress,
         stop: Stop,
+        teacher: Teacher | None,
     ) -> None:
         self.data, self.recipe, self.seed, self.ranks = data, recipe, seed, ranks
         self.saver, self.tell, self.stop = saver, tell, stop
         self.augment = data.default_augment if recipe.augment == "default" else recipe.augment
         self.batches = steps_per_epoch(data.train, recipe.batch_size)
-        self.identity = describe(model, data, recipe, seed)
-        self.stepper = Stepper(model, data, recipe, seed, ranks, self.batches)
+        checksum = teacher.checksum if teacher else None
+        self.identity = describe(model, data, recipe, seed, checksum)
+        self.stepper = Stepper(model, data, recipe, seed, ranks, self.batches, teacher)
         self.kernels = kernels_offered(model)
         self.place = Place()
         self.history = History(())

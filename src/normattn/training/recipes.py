@@ -46,6 +46,8 @@ _RANGES = {
     "ema": (0, 1, True),
     "clip_norm": (0, math.inf, True),
     "sparsity": (0, math.inf, True),
+    "distill": (0, 1, True),
+    "temperature": (0, math.inf, False),
 }
 
 
@@ -88,6 +90,9 @@ class Recipe:
         accumulate: Into how many equal parts a batch is cut to save memory. Norms see the parts.
         sparsity: p of NAM's eq. 4, the weight of Σ|scale| in the loss.
         sparsity_on: Whose scales: ``attention``, ``norms`` or ``all`` (see `normattn.sparsity`).
+        distill: The weight of what a teacher says against that of the labels, where `fit` is given
+            a teacher; 0 for none, 1 for nothing else.
+        temperature: What the outputs of both are divided by before they are compared.
         augment: A name of `normattn.data.AUGMENTS`; ``default`` takes what fits the data.
         initialisation: ``default``, or ``kaiming-uniform`` for the host's convolutions.
 
@@ -116,6 +121,8 @@ class Recipe:
     accumulate: int = 1
     sparsity: float = 0.0
     sparsity_on: str = "attention"
+    distill: float = 0.0
+    temperature: float = 4.0
     augment: str = "default"
     initialisation: str = "default"
 

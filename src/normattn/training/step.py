@@ -21,6 +21,7 @@ from .distributed import Ranks
 from .evaluate import autocast, require_outputs
 from .optimize import make_optimizer, make_schedule
 from .recipes import Recipe
+from .teacher import Teacher, distillation
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Stepper:
         seed: int,
         ranks: Ranks,
         batches: int,
+        teacher: Teacher | None = None,
     ) -> None:
         if recipe.batch_size % (recipe.accumulate * ranks.world):
             raise ConfigError(
@@ -57,6 +59,7 @@ class Stepper:
                 f"{recipe.accumulate} parts share equally, got {recipe.batch_size}. Change it."
             )
         self.data, self.recipe, self.seed, self.ranks = data, recipe, seed, ranks
+        self.teacher = teacher
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         model.to(ranks.device, memory_format=layout)  # type: ignore[call-overload]
         self.model = model.train()
@@ -122,20 +125,26 @@ class Stepper:
 
     def _loss(self, images: Tensor, labels: Tensor, batch: Batch, place: Place) -> Tensor:
         """Return a part's share of the batch's mean loss, counted in ``place``."""
-        with autocast(self.ranks.device, self.recipe.precision):
+        recipe, classes = self.recipe, len(self.data.classes)
+        # The teacher first: its maps are gone before the student's are kept.
+        taught = self.teacher.outputs(images, classes) if self.teacher else None
+        with autocast(self.ranks.device, recipe.precision):
             logits = self.parallel(images)
-        require_outputs(logits, len(self.data.classes))
+        require_outputs(logits, classes)
         loss = functional.cross_entropy(
-            logits.float(), labels, label_smoothing=self.recipe.label_smoothing
+            logits.float(), labels, label_smoothing=recipe.label_smoothing
         )
+        if taught is not None:
+            told = distillation(logits.float(), taught, recipe.temperature)
+            loss = (1 - recipe.distill) * loss + recipe.distill * told
         # A step's one wait for the device, before backward, so that a GPU has work queued again at
         # once. Stacked in float64, which holds both exactly.
         wrong = (logits.argmax(1) != labels).sum()
         value, count = torch.stack([loss.detach().double(), wrong.double()]).tolist()
         self._require_finite(value, batch, place)
-        place.loss += value / self.recipe.accumulate
+        place.loss += value / recipe.accumulate
         place.wrong += int(count)
-        return loss / self.recipe.accumulate
+        return loss / recipe.accumulate
 
     def _local_gradients(self) -> contextlib.AbstractContextManager[None]:
         """Keep gradients in this process until those of all parts are summed."""
