@@ -1,15 +1,16 @@
 """What a training is, whether a saved state belongs to it, and what it leaves out."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..data import ImageData
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, Fault, RunError
 from ..model.fuse import idle_reason
 from ..model.graft import grafts
+from .penalty import Penalty
 from .recipes import Recipe
 
 _SHOWN = 10
@@ -33,6 +34,14 @@ def describe(
         "grafts": [graft.site for graft in grafts(model)],
         "weights": {name: "×".join(map(str, p.shape)) for name, p in model.state_dict().items()},
     }
+
+
+def require_grafts(models: Iterable[nn.Module], identity: Mapping[str, Any]) -> None:
+    """Fail if a conversion or a copy lost attention: the figures would be another model's."""
+    for model in models:
+        found = [graft.site for graft in grafts(model)]
+        if found != identity["grafts"]:
+            raise Fault(f"training: expected attention at {identity['grafts']}, got {found}.")
 
 
 def require_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
@@ -100,7 +109,7 @@ def skipped_images(data: ImageData) -> str:
 
 
 def left_out(
-    model: nn.Module, data: ImageData, recipe: Recipe, penalised: Sized, world: int
+    model: nn.Module, data: ImageData, recipe: Recipe, penalty: Penalty, world: int
 ) -> Iterator[str]:
     """Yield a sentence for everything that a reader might think was done, and was not."""
     if data.skipped:
@@ -113,11 +122,7 @@ def left_out(
         )
     if len(data.classes) < 6:
         yield f"No top-5 error: there are {len(data.classes)} classes."
-    if recipe.sparsity and not penalised:
-        yield (
-            "No sparsity penalty: the model has no scales that "
-            f"sparsity_on={recipe.sparsity_on!r} would penalise."
-        )
+    yield from penalty.notes()
     if reason := idle_reason(model):
         yield (
             f"No kernel computes in this model ({reason}): it trains in its plain form. See "

@@ -14,17 +14,15 @@ from typing import Any
 from torch import nn
 
 from ..data import ImageData, steps_per_epoch, train_batches
-from ..errors import Fault
-from ..model.graft import grafts
 from .checkpoint import Saver
 from .distributed import Ranks, joined
 from .evaluate import Metrics, evaluate
-from .history import EpochRecord, History, scale_statistics
-from .identity import describe, left_out, other_bits, require_same
+from .history import EpochRecord, History, scale_histograms, scale_statistics
+from .identity import describe, left_out, other_bits, require_grafts, require_same
 from .provenance import kernels_offered
 from .recipes import Recipe
 from .signals import Interrupted, Stop, listening
-from .step import Place, Stepper, own_randomness
+from .step import Place, Stepper, own_randomness, step_event
 from .teacher import Teacher, teaching
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -108,10 +106,10 @@ class _Loop:
 
     def run(self) -> History:
         """Resume if there is something to resume, and train to the end."""
-        self._require_grafts()
+        require_grafts((self.stepper.model, self.stepper.judged), self.identity)
         if not self._resume():
-            model, scales = self.stepper.model, self.stepper.penalised
-            for text in left_out(model, self.data, self.recipe, scales, self.ranks.world):
+            model, penalty = self.stepper.model, self.stepper.penalty
+            for text in left_out(model, self.data, self.recipe, penalty, self.ranks.world):
                 self._note(text)
         while self.place.epoch < self.recipe.epochs:
             self._train_epoch()
@@ -183,7 +181,7 @@ class _Loop:
             lr=self.stepper.lr,
             train_loss=loss / self.ranks.world / self.batches,
             train_top1_error=100 * wrong / images,
-            penalty=self.stepper.penalty(),
+            penalty=self.stepper.penalty.value(place.step - 1),
             loss=metrics.loss,
             top1_error=metrics.top1_error,
             top5_error=metrics.top5_error,
@@ -192,6 +190,8 @@ class _Loop:
             seconds_compute=place.seconds_compute,
             seconds_evaluation=seconds_evaluation,
             scales=scale_statistics(self.stepper.model),
+            sparsity=self.stepper.penalty.weight(place.step - 1),
+            histograms=scale_histograms(self.stepper.model, self.stepper.penalty.closing),
         )
 
     def _stop_if_asked(self, *, save: bool = True) -> None:
@@ -233,30 +233,9 @@ class _Loop:
             self._note(text)
         return True
 
-    def _require_grafts(self) -> None:
-        """Fail if a conversion or a copy lost attention: the figures would be another model's."""
-        for model in (self.stepper.model, self.stepper.judged):
-            found = [graft.site for graft in grafts(model)]
-            if found != self.identity["grafts"]:
-                raise Fault(
-                    f"training: expected attention at {self.identity['grafts']}, got {found}."
-                )
-
     def _tell_step(self, seconds: float) -> None:
-        place = self.place
-        self.tell(
-            {
-                "event": "step",
-                "epoch": place.epoch + 1,
-                "epochs": self.recipe.epochs,
-                "batch": place.batch,
-                "batches": self.batches,
-                "step": place.step,
-                "loss": place.loss / place.batch,
-                "lr": self.stepper.lr,
-                "images_per_second": self.recipe.batch_size / seconds,
-            }
-        )
+        epochs, speed = self.recipe.epochs, self.recipe.batch_size / seconds
+        self.tell(step_event(self.place, epochs, self.batches, self.stepper.lr, speed))
 
     def _note(self, text: str) -> None:
         self.tell({"event": "note", "text": text})

@@ -16,10 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from ..data import Batch, ImageData, to_float
 from ..data.keyed import key
 from ..errors import ConfigError, Fault
-from ..model.sparsify import l1_norm, scale_factors
 from .distributed import Ranks
 from .evaluate import autocast, require_outputs
 from .optimize import make_optimizer, make_schedule
+from .penalty import Penalty
 from .recipes import Recipe
 from .teacher import Teacher, distillation
 
@@ -63,12 +63,12 @@ class Stepper:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         model.to(ranks.device, memory_format=layout)  # type: ignore[call-overload]
         self.model = model.train()
+        example = torch.zeros(1, data.channels, *data.size, device=ranks.device)
+        self.penalty = Penalty(model, recipe, batches, example)
         self.ema = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.parallel = _parallel(model, ranks)
         self.optimizer = make_optimizer(model, recipe)
         self.schedule = make_schedule(self.optimizer, recipe, batches)
-        on: Any = recipe.sparsity_on
-        self.penalised = [s for _, s in scale_factors(model, on)] if recipe.sparsity else []
 
     @property
     def judged(self) -> nn.Module:
@@ -79,12 +79,6 @@ class Stepper:
     def lr(self) -> float:
         """The learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
-
-    def penalty(self) -> float:
-        """Return p·Σ|scale| as it stands, 0 where there is nothing to penalise."""
-        if not self.penalised:
-            return 0.0
-        return self.recipe.sparsity * float(l1_norm(self.penalised).detach())
 
     def take(self, batch: Batch, place: Place) -> None:
         """Take the step after ``place`` and move it on.
@@ -107,16 +101,14 @@ class Stepper:
         started = time.perf_counter()
         self.optimizer.zero_grad()
         with self._local_gradients():
+            self.penalty.add_gradients(place.step)
             for inputs, targets in zip(images[:-1], labels[:-1], strict=True):
                 self._loss(inputs, targets, batch, place).backward()  # type: ignore[no-untyped-call]
-        loss = self._loss(images[-1], labels[-1], batch, place)
-        if self.penalised:
-            # In the graph of the last part: gradients are exchanged once, with its backward.
-            loss = loss + recipe.sparsity * l1_norm(self.penalised)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._loss(images[-1], labels[-1], batch, place).backward()  # type: ignore[no-untyped-call]
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()
+        self.penalty.shrink(self.optimizer, place.step)
         place.seconds_compute += time.perf_counter() - started
         place.step += 1
         place.batch += 1
@@ -185,6 +177,23 @@ class Stepper:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
+
+
+def step_event(
+    place: Place, epochs: int, batches: int, lr: float, images_per_second: float
+) -> dict[str, Any]:
+    """Return what is told of a step: its place from 1, and the epoch's mean loss so far."""
+    return {
+        "event": "step",
+        "epoch": place.epoch + 1,
+        "epochs": epochs,
+        "batch": place.batch,
+        "batches": batches,
+        "step": place.step,
+        "loss": place.loss / place.batch,
+        "lr": lr,
+        "images_per_second": images_per_second,
+    }
 
 
 @contextlib.contextmanager
