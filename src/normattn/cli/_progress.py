@@ -110,13 +110,23 @@ def describe(event: Event) -> str | None:
             text = f"starting it again: {event['reason']}"
         case "failed":
             text = f"failed: {event['reason']}"
+        case "plan":
+            text = _plan(event)
+        case "round":
+            text = _round(event)
         case _:
             return None
-    return f"{_who(event)}: {text}" if "trials" in event else text
+    who = _who(event)
+    return f"{who}: {text}" if who else text
 
 
 def _who(event: Event) -> str:
-    """Name the trial, such as ``[3/21] nam, seed 0``; a training of its own has no name."""
+    """Name the trial, such as ``[3/21] nam, seed 0``, or the round of a slimming.
+
+    A training of its own has no name.
+    """
+    if "rounds" in event:
+        return f"round {event['round']} of {event['rounds']}"
     if "trials" not in event:
         return ""
     return f"[{event['trial']}/{event['trials']}] {event['mechanism']}, seed {event['seed']}"
@@ -132,3 +142,24 @@ def _epoch(event: Event) -> str:
         f"{event['images_per_second']:,.0f} images/s",
     ]
     return ", ".join(parts)
+
+
+def _plan(event: Event) -> str:
+    """Say what a round of a slimming is about to remove."""
+    target = " ".join(f"{kind} {value:.3g}" for kind, value in event["target"].items())
+    if not event["after"]:
+        return f"towards {target}: nothing to remove. {event['note']}".rstrip()
+    parts = [
+        f"{name.replace('_', ' ')} {before:,.4g} → {event['after'][name]:,.4g}"
+        for name, before in event["before"].items()
+        if before is not None
+    ]
+    return f"towards {target}: {', '.join(parts)}"
+
+
+def _round(event: Event) -> str:
+    if event["skipped"]:
+        return "done, nothing removed"
+    removed, tuned = (event[side]["metrics"]["top1_error"] for side in ("before", "after"))
+    text = f"done, top-1 error {removed:.2f} % after removal, {tuned:.2f} % after fine-tuning"
+    return f"{text} ({event['drop']:+.2f} points against the original)"

@@ -108,7 +108,8 @@ class Round:
         done = self.folder / "round.json"
         if not done.exists():
             planned = self._once("plan.json", plan)
-            self.tell({"event": "plan", **planned})
+            costs = {side: (planned["plan"] or {}).get(side) for side in ("before", "after")}
+            self.tell({"event": "plan", **_summary(planned), **costs})
             record = {"round": self.number, "skipped": planned["plan"] is None, **_summary(planned)}
             if not record["skipped"]:
                 removed = self._once("removed.json", lambda: self._remove(planned))
