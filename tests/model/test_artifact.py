@@ -56,9 +56,10 @@ def test_options_and_sites_come_back(tmp_path):
 
 def test_what_was_said_comes_back(tmp_path):
     said = {"mean": [0.5], "std": [0.25], "input_size": [1, 8, 8]}
-    save(trained(), tmp_path, classes=["a", "b"], preprocessing=said, metrics={"top1_error": 3.5})
+    names = [f"class {i}" for i in range(10)]
+    save(trained(), tmp_path, classes=names, preprocessing=said, metrics={"top1_error": 3.5})
     info = read_info(tmp_path)
-    assert info.classes == ("a", "b")
+    assert info.classes == tuple(names)
     assert info.preprocessing == said
     assert info.metrics == {"top1_error": 3.5}
     assert info.host.options == {"in_chans": 1}

@@ -16,7 +16,7 @@ from . import keyed
 from .augment import DRAWS, Augment
 from .source import Rows, to_tensor
 
-_EVAL_MARGIN = 0.0625  # of each side: the centre 87.5 %, as ImageNet models are evaluated
+EVAL_MARGIN = 0.0625  # of each side: the centre 87.5 %, as ImageNet models are evaluated
 
 
 class Batch(NamedTuple):
@@ -147,16 +147,29 @@ class _Decoded(Dataset[Batch | DataError]):
             with keyed.seeded(self.seed, "augment", self.epoch, row):
                 image = self.augment.apply_original(image, self.split.size)
         else:
-            image = fit(image, self.split.size, _EVAL_MARGIN)
+            image = fit(image, self.split.size, EVAL_MARGIN)
         self.slots[slot] = -1
         return pixels(image)
 
 
-def fit(image: Image.Image, size: int, margin: float = 0.0) -> Image.Image:
-    """Return the centre square of ``image``, less ``margin`` of each side, ``size`` pixels wide."""
-    if image.size == (size, size) and not margin:
+def fit(
+    image: Image.Image,
+    size: int | tuple[int, int],
+    margin: float = 0.0,
+    method: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Image.Image:
+    """Return the centre of ``image``, less ``margin`` of each side, resized.
+
+    Args:
+        image: Any image.
+        size: The side of a square, or (width, height), in pixels.
+        margin: The share of the height and of the width that is cut off on each side.
+        method: How it is resized.
+    """
+    wanted = (size, size) if isinstance(size, int) else size
+    if image.size == wanted and not margin:
         return image
-    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR, bleed=margin)
+    return ImageOps.fit(image, wanted, method, bleed=margin)
 
 
 def pixels(image: Image.Image) -> Tensor:

@@ -4,51 +4,50 @@
 
     FOLDER/model.safetensors    the weights
     FOLDER/model.json           host, grafts, classes, preprocessing, metrics, versions, checksum
+    FILE.safetensors            or both in one file
+
+Channels that slimming removed need no record: the shapes of the weights say what is left.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import nn
 
 from .. import _files
 from ..attention import MECHANISMS
-from ..errors import ArtifactError, InputError, RunError
-from .graft import Grafted, grafts, regraft
+from ..errors import ArtifactError, InputError
+from ._artifact_build import Builder, State, build, state_of
+from ._artifact_files import INFO as INFO
+from ._artifact_files import WEIGHTS as WEIGHTS
+from ._artifact_files import (
+    Found,
+    find,
+    is_file_form,
+    kind,
+    not_ours,
+    require_replaceable,
+    write_file,
+    write_folder,
+)
+from ._artifact_images import Preprocessing
+from ._artifact_info import FORMAT as FORMAT
+from ._artifact_info import ArtifactInfo as ArtifactInfo
+from ._artifact_info import class_names, parse, plain_json, versions
+from ._predict import Predictor, attach, attached, count_parameters
+from .graft import Grafted, grafts
 from .hosts import HostSpec, host_spec
 
-FORMAT = 1
-WEIGHTS = "model.safetensors"
-INFO = "model.json"
+if TYPE_CHECKING:
 
+    class Loaded(nn.Module):
+        """What `load` returns, as type checkers see it; its class is the saved model's own."""
 
-@dataclass(frozen=True)
-class ArtifactInfo:
-    """What an artifact says about its model.
-
-    ``preprocessing`` holds ``input_size`` (C, H, W) and the ``mean`` and ``std`` of pixels in
-    [0, 1] where the model was trained by us.
-    """
-
-    host: HostSpec
-    grafts: tuple[Grafted, ...]
-    classes: tuple[str, ...] | None
-    preprocessing: Mapping[str, Any] | None
-    metrics: Mapping[str, Any] | None
-    versions: Mapping[str, str]
-    sha256: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain containers, with the version of the format."""
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+        predict: Predictor
 
 
 def save(
@@ -58,53 +57,86 @@ def save(
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    builder: bool | Builder = False,
+    slimming: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Save ``model`` in the folder ``path`` and return it.
+    """Save ``model`` and return where.
+
+    A model that is at ``path`` is replaced; anything else there is refused. ``classes``,
+    ``preprocessing`` and ``slimming`` that are not given are taken from the artifact that the model
+    was loaded from; ``metrics`` never are, as the model may have changed since.
 
     Args:
-        model: A host built by `normattn.host`, with any attention of the registry grafted.
-        path: A folder; made if it is not there. A model in it is replaced.
+        model: A host built by `normattn.host`, with any attention of the registry grafted, slimmed
+            or not. A compiled or fused model is saved as the plain one that it was made of.
+        path: A folder, made if it is not there; or one file, if it ends in ``.safetensors``.
         classes: The name of each output.
-        preprocessing: How images become inputs, in JSON types.
+        preprocessing: How images become inputs: ``input_size`` (C, H, W), and ``mean`` and ``std``
+            of pixels in [0, 1]; ``crop_pct`` and ``interpolation`` as timm's
+            ``resolve_data_config`` gives them are understood too.
         metrics: What was measured, in JSON types.
+        builder: For a model of a class of your own: the function that builds it, without arguments
+            and as it was before `graft` and `slim`. It is tried, and not saved: `load` must be
+            given it again. True leaves out the trial.
+        slimming: What was removed, with the cost ``before`` and ``after``, in JSON types.
 
     Raises:
         ArtifactError: ``model`` could not be built again: its host is not one of `normattn.host`'s,
-            an attention module is not in the registry, or its layers were changed by hand.
-        RunError: the folder cannot be written.
+            an attention module is not in the registry, or its layers were changed by hand. Its
+            weights are not finite. ``path`` is something else than a model.
+        ConfigError: classes, preprocessing, metrics or slimming are not what they should be.
+        RunError: the place cannot be written.
     """
-    spec, records = _rebuildable(model)
-    path = _files.make_folder(Path(path))
-    # Copies, laid out plainly: safetensors takes neither channels-last nor shared memory.
-    state = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
-    }
-    for name, tensor in state.items():
-        if not tensor.isfinite().all():
-            raise ArtifactError(
-                f"save: expected finite weights, got NaN or infinity in {name}. Nothing was "
-                "written; go back to a model from before the training diverged."
-            )
-    _files.write_bytes(path / WEIGHTS, to_bytes(state))
+    path, model = Path(path), getattr(model, "_orig_mod", model)  # torch.compile wraps
+    if not isinstance(model, nn.Module):
+        raise ArtifactError(f"save: expected a model, got {type(model).__name__}.")
+    require_replaceable(path)
+    source: HostSpec | Builder | None = builder if callable(builder) else None
+    spec = None if builder else _require_spec(model)
+    before = attached(model)
+    names = class_names(classes if classes is not None or not before else before.classes, spec)
+    wanted = plain_json(
+        "preprocessing", preprocessing if preprocessing is not None or not before else before.given
+    )
+    if wanted is not None:
+        Preprocessing.parse(wanted, "save")
+    if slimming is None and before and before.parameters == count_parameters(model):
+        slimming = before.slimming
     info = ArtifactInfo(
         host=spec,
-        grafts=records,
-        classes=tuple(classes) if classes is not None else None,
-        preprocessing=preprocessing,
-        metrics=metrics,
-        versions={name: metadata.version(name) for name in ("normattn", "torch", "timm")},
-        sha256=_files.sha256(path / WEIGHTS),
+        grafts=grafts(model),
+        classes=names,
+        preprocessing=wanted,
+        metrics=plain_json("metrics", metrics),
+        versions=versions(),
+        sha256="",
+        slimming=plain_json("slimming", slimming),
+        builder=type(model).__name__ if builder else None,
     )
-    _files.write_json(path / INFO, info.to_json())
+    state = state_of(model)
+    if source := source or spec:
+        _require_rebuildable(source, info.grafts, state)
+    if is_file_form(path):
+        _files.make_folder(path.parent)
+        write_file(path, info.to_json(), state)
+    else:
+        write_folder(_files.make_folder(path), info.to_json(), state)
     return path
 
 
-def load(path: Path | str) -> nn.Module:
-    """Build the model saved in the folder ``path``, in evaluation mode, on the CPU.
+def load(path: Path | str, builder: Builder | None = None) -> "Loaded":
+    """Build the model saved at ``path``, in evaluation mode, on the CPU.
+
+    It has a further attribute, ``predict``, which takes images of any size and kind; see
+    `normattn.model._predict.Predictor`. It costs about what reading and checking the weights does.
+
+    Args:
+        path: A folder or a file that `save` or a training made, or a folder from the Hub.
+        builder: For a model of a class of your own, what `save` was given.
 
     Raises:
-        ArtifactError: there is no artifact, it is damaged, or a later version wrote it.
+        ArtifactError: there is no artifact, it is damaged, a later version wrote it, or it needs a
+            builder.
 
     Example:
         >>> import tempfile, normattn
@@ -114,125 +146,86 @@ def load(path: Path | str) -> nn.Module:
         >>> len(normattn.grafts(again))
         9
     """
-    folder = Path(path)
-    info = read_info(folder)
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise ArtifactError(_not_ours(folder, f"{INFO} without {WEIGHTS}"))
-    if _files.sha256(weights) != info.sha256:
+    found, info = _open(Path(path))
+    source = builder or info.host
+    if source is None:
         raise ArtifactError(
-            f"{weights}: expected the weights that {INFO} describes, got another checksum "
-            f"({_kind(weights)}). The file is damaged or was replaced; copy the folder again."
+            f"{path}: expected builder=, as normattn.host does not build the class {info.builder}, "
+            f"got none. Pass a function that returns a new {info.builder} as it was before graft "
+            f"and slim: normattn.load(path, builder=lambda: {info.builder}(...))."
         )
-    try:
-        # Clones, as the file gives views of itself at odd addresses, where sums round otherwise.
-        state = {name: tensor.clone() for name, tensor in load_file(weights).items()}
-        model = _rebuild(info.host, info.grafts)
-        model.load_state_dict(state, assign=True)  # keeps the type that the weights were saved in
-    except (SafetensorError, InputError, RuntimeError) as error:
+    problem: Exception | None = None
+    with ThreadPoolExecutor(1) as pool:  # the checksum takes as long as all the rest
+        checksum = pool.submit(found.checksum)
+        try:
+            # Clones: the file gives views of itself at odd addresses, where sums round otherwise.
+            state = {name: tensor.clone() for name, tensor in load_file(found.weights).items()}
+            model = build(source, info.grafts, state)
+        except (SafetensorError, InputError, RuntimeError) as error:
+            problem = error
+    if checksum.result() != info.sha256:
+        raise ArtifactError(_damaged(found))
+    if problem is not None:
         raise ArtifactError(
-            f"{folder}: expected weights that fit the model in {INFO}, got: {error}. "
-            "Save the model again with this version of normattn."
-        ) from error
-    return model.eval()
+            f"{path}: expected weights that fit the model that they are described as, got: "
+            f"{problem}. Save the model again with this version of normattn."
+        ) from problem
+    model.eval()
+    attach(model, info.classes, info.preprocessing, info.slimming)
+    return cast("Loaded", model)
 
 
 def read_info(path: Path | str) -> ArtifactInfo:
-    """Return what the artifact in the folder ``path`` says, without its weights.
+    """Return what the artifact at ``path`` says, without reading its weights.
 
     Raises:
         ArtifactError: there is no artifact, it is damaged, or a later version wrote it.
     """
-    folder = Path(path)
-    if not folder.exists():
-        raise ArtifactError(_not_ours(folder, "nothing there"))
-    if not folder.is_dir():
-        raise ArtifactError(_not_ours(folder, _kind(folder)))
-    page = folder / INFO
-    if not page.is_file():
-        raise ArtifactError(_not_ours(folder, f"a folder without {INFO}"))
-    try:
-        content = _files.read_json(page)
-    except RunError as error:
-        raise ArtifactError(_not_ours(folder, f"{INFO} that is {_kind(page)}")) from error
-    version = content.pop("format", None) if isinstance(content, dict) else None
-    if type(version) is int and version > FORMAT:
-        raise ArtifactError(
-            f"{folder}: expected an artifact of format {FORMAT} or before, got {version}. "
-            "A later normattn wrote it; update normattn."
-        )
-    if version != FORMAT:
-        raise ArtifactError(_not_ours(folder, f"{INFO} without a format that we know"))
-    return _parse(content, folder)
+    return parse(find(Path(path)))
 
 
-def _parse(content: dict[str, Any], folder: Path) -> ArtifactInfo:
-    try:
-        classes = content["classes"]
-        return ArtifactInfo(
-            **{
-                **content,
-                "host": HostSpec(**content["host"]),
-                "grafts": tuple(Grafted(**record) for record in content["grafts"]),
-                "classes": tuple(classes) if classes is not None else None,
-            }
-        )
-    except (KeyError, TypeError, InputError) as error:
-        raise ArtifactError(
-            _not_ours(folder, f"{INFO} that does not describe a model ({error})")
-        ) from error
+def _open(path: Path) -> tuple[Found, ArtifactInfo]:
+    found = find(path)
+    info = parse(found)
+    if not found.weights.is_file():
+        raise ArtifactError(not_ours(path, f"{INFO} without {WEIGHTS}"))
+    return found, info
 
 
-def _rebuildable(model: nn.Module) -> tuple[HostSpec, tuple[Grafted, ...]]:
-    """Return what ``model`` is built from, having tried it: better now than when it is needed."""
+def _require_spec(model: nn.Module) -> HostSpec:
     spec = host_spec(model)
     if spec is None:
         raise ArtifactError(
             f"save: expected a model built by normattn.host, got {type(model).__name__}. "
-            "Save others with safetensors, and keep the code that builds them."
+            "For a class of your own pass builder=, the function that builds it."
         )
-    records = grafts(model)
-    for record in records:
+    for record in grafts(model):
         if record.mechanism not in MECHANISMS:
             raise ArtifactError(
                 f"save: expected mechanisms of the registry, got {record.mechanism} at "
-                f"{record.site}. An artifact holds no code; register the mechanism first."
+                f"{record.site}. An artifact holds no code; register the mechanism first, or pass "
+                "builder=, a function that builds the model with it."
             )
-    with torch.random.fork_rng(devices=[]):
-        again = {name: t.shape for name, t in _rebuild(spec, records).state_dict().items()}
-    ours = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    differing = [name for name in {**ours, **again} if ours.get(name) != again.get(name)]
-    if differing:
+    return spec
+
+
+def _require_rebuildable(
+    source: HostSpec | Builder, records: Sequence[Grafted], state: State
+) -> None:
+    """Try it: better now than when it is needed."""
+    try:
+        build(source, records, state)
+    except (InputError, RuntimeError) as error:
         raise ArtifactError(
-            f"save: expected the layers that normattn.host and graft made, got others at "
-            f"{', '.join(differing[:5])}. Undo changes made by hand; they cannot be rebuilt."
-        )
-    return spec, records
+            f"save: expected a model that can be built again, of the layers that its host, graft "
+            f"and slim made, got others: {error} Undo changes made by hand; a folded model is "
+            "exported, not saved."
+        ) from error
 
 
-def _rebuild(spec: HostSpec, records: Sequence[Grafted]) -> nn.Module:
-    return regraft(spec.build(), records)
-
-
-def _not_ours(path: Path, got: str) -> str:
+def _damaged(found: Found) -> str:
+    where = "its own checksum" if found.alone else f"the weights that {INFO} describes"
     return (
-        f"{path}: expected a folder with {INFO} and {WEIGHTS}, got {got}. "
-        "Give the folder that normattn.save or a training made."
+        f"{found.weights}: expected {where}, got another checksum ({kind(found.weights)}). "
+        "The file is damaged or was replaced; copy it again."
     )
-
-
-def _kind(path: Path) -> str:
-    """Say from its first bytes what a file is; it is never opened further."""
-    with path.open("rb") as file:
-        head = file.read(64)
-    if not head:
-        return "an empty file"
-    if head.startswith(b"PK"):
-        return "a zip archive, such as torch.save writes (pickles inside are never opened)"
-    if head.startswith(b"\x80"):
-        return "a pickle, which is never opened"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "an HTML page, such as a failed download leaves"
-    if head.lstrip().startswith((b"{", b"[")):
-        return "JSON, not whole"
-    return "a file"
