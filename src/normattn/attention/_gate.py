@@ -2,12 +2,13 @@
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, UnsupportedModel
 
 
 class Gate(nn.Module, ABC):
@@ -45,6 +46,28 @@ class Gate(nn.Module, ABC):
     def scales(self) -> tuple[nn.Parameter, ...]:
         """Return the learned scale factors (γ, λ) of the mechanism's own normalization."""
         return ()
+
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        """Leave only these channels, in place: what slimming does to attention.
+
+        Args:
+            kept: rising indices of the channels that stay; the input has only these from then on.
+
+        Raises:
+            ConfigError: ``kept`` is something else.
+            UnsupportedModel: the mechanism does not define this, or cannot keep just these.
+        """
+        raise UnsupportedModel(
+            f"{type(self).__name__}: expected a mechanism that defines keep_channels(kept), got "
+            "one that does not. Define it, or keep all channels at its sites."
+        )
+
+    def unit_choices(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Return the ways to divide the channels into sets that can go only together.
+
+        By default each channel can go by itself.
+        """
+        return (tuple((i,) for i in range(self.channels)),)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)

@@ -1,12 +1,14 @@
 """BAM: a bottleneck on the channels and one on the map, joined in a gate at a stage's end."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ._gate import Gate, sigmoid
+from ._narrow import check_kept, narrow_inputs, narrow_outputs
 from ._options import check_choice, check_count, hidden_channels, lacks_variance
 
 COMBINATIONS = ("product", "sum")
@@ -97,6 +99,14 @@ class BAM(Gate):
         channel = self.channel(pooled)[:, :, None, None]  # (B, C, 1, 1)
         spatial = self.spatial(x)  # (B, 1, H, W)
         return 1 + sigmoid(channel * spatial if self.combine == "product" else channel + spatial)
+
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        kept = check_kept(type(self).__name__, kept, self.channels)
+        parts: Any = (self.channel[0], self.spatial[0], self.channel[3])
+        narrow_inputs(parts[0], kept)
+        narrow_inputs(parts[1], kept)
+        narrow_outputs(parts[2], kept)
+        self.channels = len(kept)
 
 
 def _conv_norm_relu(

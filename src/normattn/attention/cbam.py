@@ -1,9 +1,12 @@
 """CBAM: which channels matter, then where on the map, each seen by its maximum and its mean."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from ._gate import Gate, sigmoid
+from ._narrow import check_kept, narrow_inputs, narrow_outputs
 from ._options import check_kernel_size, hidden_channels
 from ._pooled import PooledConvGate
 
@@ -72,3 +75,10 @@ class CBAM(Gate):
     def _mlp(self, pooled: Tensor) -> Tensor:
         expanded: Tensor = self.expand(torch.relu(self.reduce(pooled)))
         return expanded
+
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        # The maximum and mean over the channels that are left take the place of those over all.
+        kept = check_kept(type(self).__name__, kept, self.channels)
+        narrow_inputs(self.reduce, kept)
+        narrow_outputs(self.expand, kept)
+        self.channels = len(kept)

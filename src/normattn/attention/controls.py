@@ -1,9 +1,12 @@
 """Controls: what any claim about attention must be compared with."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ._gate import Gate
+from ._narrow import check_kept
 
 
 class Half(Gate):
@@ -51,6 +54,9 @@ class Half(Gate):
     def gate(self, x: Tensor) -> Tensor:
         return x.new_full((), 0.5)
 
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        self.channels = len(check_kept(type(self).__name__, kept, self.channels))
+
 
 class NoAttention(Gate):
     """The absence of attention: a gate of one.
@@ -97,3 +103,6 @@ class NoAttention(Gate):
         # The one forward of its own: a product with 1 would charge the baseline for attention.
         self.check_input(x)
         return x
+
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        self.channels = len(check_kept(type(self).__name__, kept, self.channels))

@@ -1,16 +1,19 @@
 """EAN: normalise each map by itself, and let the scale factors say how much of it to trust."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from ._gate import Gate, at_least_float32, sigmoid
+from ..errors import ConfigError, UnsupportedModel
+from ._gate import at_least_float32, sigmoid
+from ._narrow import WeightedGate, check_kept, narrow
 from ._options import check_choice, check_count, check_positive
 
 SCALE_NORMS = ("l2", "l1")
 
 
-class EAN(Gate):
+class EAN(WeightedGate):
     """Attention from instance statistics, weighted by normalised scale factors.
 
     ::
@@ -89,9 +92,14 @@ class EAN(Gate):
     def importance(self) -> Tensor:
         """Return s, of shape ``(C/G,)``, in float32 at least."""
         scale = at_least_float32(self.weight)
+        return scale / self._size(scale)
+
+    def _size(self, scale: Tensor) -> Tensor:
+        if self.denominator is not None:
+            return at_least_float32(self.denominator)
         if self.scale_norm == "l2":
-            return scale / (scale.square().mean() + 1e-5).sqrt()
-        return scale / (scale.abs().mean() + 1e-5)
+            return (scale.square().mean() + 1e-5).sqrt()
+        return scale.abs().mean() + 1e-5
 
     def gate(self, x: Tensor) -> Tensor:
         gain = self.gain * self.importance()  # (C/G,)
@@ -102,6 +110,37 @@ class EAN(Gate):
         return sigmoid(
             torch.group_norm(at_least_float32(x), self.channels, slope, offset, self.eps)
         )
+
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        """Keep whole groups, or the same places of every group, so that the groups stay alike.
+
+        Where places go, what γ was divided by stays as it was (see `WeightedGate`).
+        """
+        who = type(self).__name__
+        kept = check_kept(who, kept, self.channels)
+        width = self.channels // self.groups
+        places = sorted({i % width for i in kept})
+        groups = {i // width for i in kept}
+        alike = len(places) * len(groups) == len(kept)
+        if not alike or (len(places) < width and len(groups) < self.groups):
+            raise UnsupportedModel(
+                f"{who}: expected to keep whole groups of {width} channels, or the same places of "
+                f"all {self.groups} groups, got {len(kept)} of {self.channels} channels otherwise. "
+                "Remove channels in the sets that unit_choices() names."
+            )
+        if len(places) < width:
+            self.keep_denominator(self._size(at_least_float32(self.weight)))
+            for name in ("weight", "bias", "gain", "offset"):
+                narrow(self, name, places)
+        self.groups = len(groups)
+        self.channels = len(kept)
+
+    def unit_choices(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Return whole groups, and single places of all groups."""
+        width = self.channels // self.groups
+        whole = tuple(tuple(range(i, i + width)) for i in range(0, self.channels, width))
+        places = tuple(tuple(range(i, self.channels, width)) for i in range(width))
+        return (whole, places)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, groups={self.groups}, scale_norm={self.scale_norm}"

@@ -8,27 +8,35 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError
 from ._gate import Gate, at_least_float32
+from ._narrow import WeightedGate, check_kept, narrow_norm
 from ._options import check_choice, check_enough_values, check_flag, check_positive
 
 WEIGHTINGS = ("sum", "mean", "rms")
 
 
-def importance(scale: Tensor, weighting: str) -> Tensor:
+def importance(scale: Tensor, weighting: str, denominator: Tensor | None = None) -> Tensor:
     """Return |γ| divided by its sum, its mean or its root mean square; zero where all γ are zero.
 
-    Computed in float32 at least: in float16 the sum of 2,048 scales has three digits.
+    Computed in float32 at least: in float16 the sum of 2,048 scales has three digits. What a
+    slimmed module divides by is given as ``denominator``.
     """
     magnitude = at_least_float32(scale).abs()
+    if denominator is not None:
+        return magnitude / at_least_float32(denominator)
+    return magnitude / _size(magnitude, weighting)
+
+
+def _size(magnitude: Tensor, weighting: str) -> Tensor:
     # Sparse training can push every γ to zero, and 0/0 would spread NaN through the model. The
     # bounds lie far below any scale that matters and far above where 1/bound could overflow.
     if weighting == "sum":
-        return magnitude / magnitude.sum().clamp_min(1e-12)
+        return magnitude.sum().clamp_min(1e-12)
     if weighting == "mean":
-        return magnitude / magnitude.mean().clamp_min(1e-12)
-    return magnitude / magnitude.square().mean().clamp_min(1e-24).sqrt()
+        return magnitude.mean().clamp_min(1e-12)
+    return magnitude.square().mean().clamp_min(1e-24).sqrt()
 
 
-class NAMChannel(Gate):
+class NAMChannel(WeightedGate):
     """Channel attention weighted by batch-norm scale factors.
 
     ::
@@ -94,13 +102,22 @@ class NAMChannel(Gate):
     def importance(self) -> Tensor:
         """Return w, of shape ``(C,)``."""
         scale = self.norm.weight.detach() if self.detach_importance else self.norm.weight
-        return importance(scale, self.weighting)
+        return importance(scale, self.weighting, self.denominator)
 
     def gate(self, x: Tensor) -> Tensor:
         check_enough_values(type(self).__name__, self.norm, x)
         weight = self.importance().view(1, -1, 1, 1)  # (1, C, 1, 1)
         logits: Tensor = weight * self.norm(x)
         return logits.sigmoid_()  # in place on our own product: fresh memory costs as much as math
+
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        """Keep these channels; what γ is divided by stays as it was (see `WeightedGate`)."""
+        kept = check_kept(type(self).__name__, kept, self.channels)
+        if len(kept) < self.channels:
+            magnitude = at_least_float32(self.norm.weight.detach()).abs()
+            self.keep_denominator(_size(magnitude, self.weighting))
+        narrow_norm(self.norm, kept)
+        self.channels = len(kept)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, weighting={self.weighting}"
@@ -190,6 +207,10 @@ class NAMSpatial(Gate):
             return gate.view(-1, *self.size, self.channels).permute(0, 3, 1, 2)
         return self._gate_rows(x.flatten(2).flatten(0, 1), weight=self.importance()).view(x.shape)
 
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        # Every weight belongs to a pixel: at inference a channel knows nothing of the others.
+        self.channels = len(check_kept(type(self).__name__, kept, self.channels))
+
     def _gate_rows(self, rows: Tensor, weight: Tensor) -> Tensor:
         """Return the gate of ``rows``, of shape ``(B·C, H·W)`` or ``(B, H·W, C)``."""
         check_enough_values(type(self).__name__, self.norm, rows)
@@ -277,6 +298,12 @@ class NAM(Gate):
     def gate(self, x: Tensor) -> Tensor:
         channel = self.channel.gate(x)
         return channel * self.spatial.gate((x * channel).to(x.dtype))
+
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        kept = check_kept(type(self).__name__, kept, self.channels)
+        self.channel.keep_channels(kept)
+        self.spatial.keep_channels(kept)
+        self.channels = len(kept)
 
 
 def _check_options(who: str, weighting: str, detach_importance: bool, eps: float) -> None:

@@ -1,9 +1,12 @@
 """SE: squeeze each channel to its mean, and let a small network excite or calm it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from ._gate import Gate, sigmoid
+from ._narrow import check_kept, narrow_inputs, narrow_outputs
 from ._options import hidden_channels
 
 
@@ -56,3 +59,9 @@ class SE(Gate):
         pooled = x.mean(dim=(2, 3))  # (B, C)
         logits = self.expand(torch.relu(self.reduce(pooled)))
         return sigmoid(logits)[:, :, None, None]
+
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        kept = check_kept(type(self).__name__, kept, self.channels)
+        narrow_inputs(self.reduce, kept)
+        narrow_outputs(self.expand, kept)
+        self.channels = len(kept)

@@ -1,9 +1,12 @@
 """Triplet attention: look at the feature map from its three sides, and average what they say."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ._gate import Gate
+from ._narrow import check_kept
 from ._options import check_kernel_size
 from ._pooled import PooledConvGate
 
@@ -65,3 +68,7 @@ class Triplet(Gate):
         hc = self.hc(x.amax(dim=3).mT, x.mean(dim=3).mT)  # (B, H, C)
         total: Tensor = hw.unsqueeze(1) + cw.unsqueeze(2) + hc.mT.unsqueeze(3)
         return total / 3
+
+    def keep_channels(self, kept: Sequence[int]) -> None:
+        # Neighbours among the channels change, and with them what the convolutions over C see.
+        self.channels = len(check_kept(type(self).__name__, kept, self.channels))

@@ -49,6 +49,7 @@ class Grafted:
             inference ("before"), or behind a module, in a container ("after").
         scaled: the norm that ``start="preserve"`` scaled, or None.
         factor: what it was scaled by.
+        kept: how many of these channels slimming has left; None for all.
     """
 
     site: str
@@ -59,6 +60,7 @@ class Grafted:
     how: How
     scaled: str | None = None
     factor: float = 1.0
+    kept: int | None = None
 
     def __post_init__(self) -> None:
         height, width = self.size  # a list, in JSON

@@ -1,0 +1,90 @@
+"""What mechanisms share when slimming takes channels from them."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ._gate import Gate
+
+
+def check_kept(who: str, kept: Sequence[int], channels: int) -> list[int]:
+    """Return the kept channels as a list, refusing any but rising indices of the channels."""
+    indices = [int(i) for i in kept]
+    rising = all(a < b for a, b in itertools.pairwise(indices))
+    if not indices or not rising or indices[0] < 0 or indices[-1] >= channels:
+        raise ConfigError(
+            f"{who}: expected kept to be rising indices of its {channels} channels, at least one, "
+            f"got {indices[:8]}{'...' if len(indices) > 8 else ''}."
+        )
+    return indices
+
+
+def narrow(module: nn.Module, name: str, kept: Sequence[int], dimension: int = 0) -> None:
+    """Keep these indices of a module's parameter or buffer, if it has that."""
+    tensor = getattr(module, name, None)
+    if tensor is None:
+        return
+    less = tensor.detach().index_select(dimension, torch.tensor(kept, device=tensor.device))
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        less = less.contiguous(memory_format=torch.channels_last)
+    if isinstance(tensor, nn.Parameter):
+        setattr(module, name, nn.Parameter(less, requires_grad=tensor.requires_grad))
+    else:
+        setattr(module, name, less)
+
+
+def narrow_inputs(layer: nn.Linear | nn.Conv2d, kept: Sequence[int]) -> None:
+    """Keep these inputs of an undivided layer."""
+    narrow(layer, "weight", kept, 1)
+    if isinstance(layer, nn.Linear):
+        layer.in_features = len(kept)
+    else:
+        layer.in_channels = len(kept)
+
+
+def narrow_outputs(layer: nn.Linear, kept: Sequence[int]) -> None:
+    """Keep these outputs of a layer."""
+    narrow(layer, "weight", kept)
+    narrow(layer, "bias", kept)
+    layer.out_features = len(kept)
+
+
+def narrow_norm(norm: nn.Module, kept: Sequence[int]) -> None:
+    """Keep these channels of a batch norm, or of what took its place."""
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        narrow(norm, name, kept)
+    if isinstance(norm, nn.modules.batchnorm._NormBase):
+        norm.num_features = len(kept)
+
+
+class WeightedGate(Gate):
+    """A mechanism that divides its scale factors by something taken over all of them.
+
+    Slimming takes some of them away, and what is left would be divided by less: every gate would
+    change for a channel that did nothing. So from then on the divisor is the number that it was.
+    It is in the state dict, as ``denominator``, only once there is one.
+    """
+
+    denominator: Tensor | None
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("denominator", None)
+
+    def keep_denominator(self, value: Tensor) -> None:
+        """Divide by ``value`` from now on, unless an earlier slimming has settled it."""
+        if self.denominator is None:
+            self.denominator = value.detach().clone()
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        saved = state_dict.get(f"{prefix}denominator")
+        if saved is not None and self.denominator is None:
+            like = next(self.parameters())
+            self.denominator = torch.empty_like(saved, device=like.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,0 +1,157 @@
+"""Cut channels out of single layers."""
+
+import contextlib
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from ..attention._narrow import narrow
+from ._groups import Group
+from ._insertion import MARK, mark
+from ._slim_standins import GateStandIn, Keeps, PadStandIn
+from .cifar_resnet import Subsample
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+#: What goes of each dimension of each layer.
+Cuts = Mapping[tuple[str, str], frozenset[int]]
+
+
+def cuts(removed: Iterable[tuple[Group, Iterable[int]]]) -> Cuts:
+    """Return what goes of each layer where these channels of these groups go."""
+    found: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for group, channels in removed:
+        gone = list(channels)
+        for member in group.members if gone else ():
+            found[member.layer, member.role].update(
+                index for channel in gone for index in member.channels[channel]
+            )
+    return {key: frozenset(indices) for key, indices in found.items()}
+
+
+def apply(root: nn.Module, wanted: Cuts) -> None:
+    """Cut all layers, or none if one cannot be cut."""
+    with _undone_on_error(root, {name for name, _ in wanted}):
+        for (name, role), gone in wanted.items():
+            if role == "scale":
+                _cut_scale(root, name, gone)
+            else:
+                cut(root.get_submodule(name), role, gone)
+
+
+def cut(layer: nn.Module, role: str, gone: frozenset[int]) -> None:
+    """Remove the indices ``gone`` from the dimension that ``role`` names."""
+    if isinstance(layer, Subsample | PadStandIn):
+        layer.added -= len(gone)
+        return
+    kept = [i for i in range(width(layer, role)) if i not in gone]
+    if role == "gate" and not isinstance(layer, GateStandIn):
+        _cut_gate(layer, kept)
+    elif isinstance(layer, nn.Linear):
+        _cut_linear(layer, role, kept)
+    elif isinstance(layer, CONVOLUTIONS):
+        _cut_convolution(layer, role, kept)
+    else:
+        cut_norm(layer, kept)
+
+
+def width(layer: nn.Module, role: str) -> int:
+    """Return the size of the dimension that ``role`` names."""
+    if role == "gate" and not isinstance(layer, GateStandIn):
+        record = mark(layer)
+        return int(layer.channels if isinstance(layer, Keeps) else record.kept or record.channels)
+    if isinstance(layer, nn.Linear):
+        return layer.in_features if role == "in" else layer.out_features
+    if isinstance(layer, CONVOLUTIONS):
+        return layer.in_channels if role == "in" else layer.out_channels
+    if isinstance(layer, nn.LayerNorm):
+        return int(layer.normalized_shape[-1])
+    if isinstance(layer, nn.GroupNorm):
+        return layer.num_channels
+    assert isinstance(layer, nn.modules.batchnorm._NormBase)
+    return layer.num_features
+
+
+def _cut_gate(attention: nn.Module, kept: list[int]) -> None:
+    if isinstance(attention, Keeps):
+        attention.keep_channels(kept)
+    record = mark(attention)
+    if record is not None:
+        setattr(attention, MARK, dataclasses.replace(record, kept=len(kept)))
+
+
+def _cut_linear(layer: nn.Linear, role: str, kept: list[int]) -> None:
+    if role == "in":
+        narrow(layer, "weight", kept, 1)
+        layer.in_features = len(kept)
+    else:
+        narrow(layer, "weight", kept, 0)
+        narrow(layer, "bias", kept, 0)
+        layer.out_features = len(kept)
+
+
+def _cut_convolution(layer: Convolution, role: str, kept: list[int]) -> None:
+    if role == "in":
+        size = layer.in_channels // layer.groups
+        narrow(layer, "weight", [i for i in kept if i < size], 1)  # the same of each group
+        layer.in_channels = len(kept)
+        return
+    narrow(layer, "weight", kept, 0)
+    narrow(layer, "bias", kept, 0)
+    layer.out_channels = len(kept)
+    if role == "depthwise":
+        layer.in_channels = layer.groups = len(kept)
+
+
+def cut_norm(layer: nn.Module, kept: list[int]) -> None:
+    """Keep these channels of a norm."""
+    if isinstance(layer, nn.GroupNorm):
+        size = layer.num_channels // layer.num_groups
+        layer.num_channels, layer.num_groups = len(kept), len(kept) // size
+    elif isinstance(layer, nn.LayerNorm):
+        layer.normalized_shape = (len(kept),)
+    elif isinstance(layer, nn.modules.batchnorm._NormBase):
+        layer.num_features = len(kept)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        narrow(layer, name, kept, 0)
+
+
+def _cut_scale(root: nn.Module, name: str, gone: frozenset[int]) -> None:
+    """Cut a parameter along its only dimension of more than one index."""
+    owner, _, key = name.rpartition(".")
+    module = root.get_submodule(owner)
+    parameter = module._parameters[key]
+    assert parameter is not None
+    dimension = max(range(parameter.ndim), key=lambda d: parameter.shape[d])
+    kept = [i for i in range(parameter.shape[dimension]) if i not in gone]
+    narrow(module, key, kept, dimension)
+
+
+@contextlib.contextmanager
+def _undone_on_error(root: nn.Module, names: set[str]) -> Iterator[None]:
+    """Put modules back as they were where cutting one of them fails."""
+    touched = [m for name in names for m in _owner(root, name).modules()]
+    before = [(m, _contents(m)) for m in dict.fromkeys(touched)]
+    try:
+        yield
+    except BaseException:
+        for module, contents in before:
+            module.__dict__.clear()
+            module.__dict__.update(contents)
+        raise
+
+
+def _contents(module: nn.Module) -> dict[str, Any]:
+    stores = ("_parameters", "_buffers", "_modules")
+    return {k: dict(v) if k in stores else v for k, v in module.__dict__.items()}
+
+
+def _owner(root: nn.Module, name: str) -> nn.Module:
+    try:
+        return root.get_submodule(name)
+    except AttributeError:  # a parameter's name
+        return root.get_submodule(name.rpartition(".")[0])

@@ -1,0 +1,254 @@
+"""How channels are coupled, as Torch-Pruning's dependency graph has it.
+
+Its graph says which dimension of which layer follows which, and how indices change on the way
+(concatenation, flattening, splitting). We walk it for all channels at once, and call coupled what
+is connected; so a walk ends whatever the graph looks like, and each channel's partners are exact.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
+
+from ..errors import UnsupportedModel
+from ._groups import Group, Groups, Member, Role
+from ._slim_standins import GateStandIn, PadBehind, PadStandIn, StandingIn
+from ._slim_units import Linked, refine
+
+Indices = npt.NDArray[np.int64]
+_Key = tuple[Any, str]  # a node of Torch-Pruning's, and "in", "out" or "both"
+
+_WIDEST = 1 << 24  # more indices than any dimension has
+
+
+def connect(copy: StandingIn) -> Groups:
+    """Return the groups of coupled channels in a copy made by `standing_in`."""
+    graph = _graph(copy)
+    walk = _Walk(graph, _names(copy.module))
+    walk.run()
+    groups, refused = [], []
+    for linked in sorted(walk.linked(), key=lambda each: walk.order[each.first]):
+        result = refine(linked, copy.module)
+        if isinstance(result, str):
+            refused.append((linked.first, result))
+        else:
+            groups.append(result)
+    return Groups(tuple(_unique(groups)), tuple(dict.fromkeys(refused)))
+
+
+def _graph(copy: StandingIn) -> Any:
+    from torch_pruning.dependency import DependencyGraph  # type: ignore[import-untyped]
+
+    graph = DependencyGraph()
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tells of operations that it takes for elementwise ones
+        try:
+            graph.build_dependency(copy.module, copy.example, verbose=False)
+        except Exception as error:
+            raise UnsupportedModel(
+                f"find_groups: expected a model whose channels Torch-Pruning can follow, got "
+                f"{type(error).__name__}: {error}. Slim another form of this model."
+            ) from error
+    return graph
+
+
+def _names(root: nn.Module) -> dict[Any, str]:
+    """Return the name of each layer and parameter; a stand-in's parts have the stand-in's."""
+    names: dict[Any, str] = {}
+    for name, module in root.named_modules():
+        names.setdefault(module, name)
+        if isinstance(module, PadStandIn):
+            names[module.behind] = name
+    for name, parameter in root.named_parameters():
+        names.setdefault(parameter, name)
+    return names
+
+
+class _Walk:
+    """The channels of all dimensions of all nodes, and which follow which."""
+
+    def __init__(self, graph: Any, names: dict[Any, str]) -> None:
+        self.graph = graph
+        self.names = names
+        self.order = {name: i for i, name in enumerate(dict.fromkeys(names.values()))}
+        self.numbers: dict[_Key, int] = {}
+        self.known: dict[_Key, Indices] = {}
+        self.pairs: list[tuple[Indices, Indices]] = []
+
+    def run(self) -> None:
+        ahead: list[tuple[_Key, Indices]] = []
+        for node in list(self.graph.module2node.values()):
+            for side in self._sides(node):
+                if width := self._width(node, side):
+                    ahead.append(((node, side), np.arange(width)))
+        while ahead:
+            key, indices = ahead.pop()
+            before = self.known.get(key, np.empty(0, np.int64))
+            fresh = np.setdiff1d(indices, before)
+            if fresh.size:
+                self.known[key] = np.union1d(before, fresh)
+                self.numbers.setdefault(key, len(self.numbers))
+                ahead += self._follow(key, fresh)
+
+    def _follow(self, key: _Key, indices: Indices) -> Iterator[tuple[_Key, Indices]]:
+        node, side = key
+        for dependency in node.dependencies:
+            if side not in ("both", self._side(node, dependency.trigger)):
+                continue
+            target = (dependency.target, self._side(dependency.target, dependency.handler))
+            source, mapped = _map(dependency.index_mapping, indices)
+            width = self._width(*target)
+            fits = (mapped >= 0) & (mapped < (width or _WIDEST))
+            source, mapped = source[fits], mapped[fits]
+            if mapped.size:
+                self.numbers.setdefault(target, len(self.numbers))
+                offsets = (self.numbers[key] * _WIDEST, self.numbers[target] * _WIDEST)
+                self.pairs.append((source + offsets[0], mapped + offsets[1]))
+                yield target, mapped
+
+    def _sides(self, node: Any) -> tuple[str, ...]:
+        pruner = self.graph.get_pruner_of_module(node.module)
+        same = pruner.prune_out_channels == pruner.prune_in_channels
+        return ("both",) if same else ("in", "out")
+
+    def _side(self, node: Any, function: Any) -> str:
+        pruner = self.graph.get_pruner_of_module(node.module)
+        if pruner.prune_out_channels == pruner.prune_in_channels:
+            return "both"
+        return "out" if function == pruner.prune_out_channels else "in"
+
+    def _width(self, node: Any, side: str) -> int | None:
+        module = node.module
+        if isinstance(module, nn.Parameter):
+            return int(module.shape[node.pruning_dim])
+        if module not in self.names:
+            return None
+        if side == "in":
+            width = self.graph.get_in_channels(node)
+        else:
+            width = self.graph.get_out_channels(node)
+        return None if width is None else int(width)
+
+    def linked(self) -> Iterator[Linked]:
+        """Yield the sets of channels that have the same layers in common."""
+        keys = {number: key for key, number in self.numbers.items()}
+        elements = np.concatenate(
+            [indices + self.numbers[key] * _WIDEST for key, indices in self.known.items()]
+        )
+        elements.sort()
+        sources = np.searchsorted(elements, np.concatenate([s for s, _ in self.pairs]))
+        targets = np.searchsorted(elements, np.concatenate([t for _, t in self.pairs]))
+        matrix = coo_array(
+            (np.ones(len(sources), np.int8), (sources, targets)), shape=(len(elements),) * 2
+        )
+        _, labels = connected_components(matrix, directed=False)
+        components: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for label, element in zip(labels.tolist(), elements.tolist(), strict=True):
+            components[label][element // _WIDEST].append(element % _WIDEST)
+        alike: dict[tuple[int, ...], list[dict[int, list[int]]]] = defaultdict(list)
+        for component in components.values():
+            alike[tuple(component)].append(component)
+        for numbers, found in alike.items():
+            linked = self._linked([keys[n] for n in numbers], numbers, found)
+            if linked is not None:
+                yield linked
+
+    def _linked(
+        self, keys: list[_Key], numbers: tuple[int, ...], found: list[dict[int, list[int]]]
+    ) -> Linked | None:
+        members: list[Member] = []
+        obstacles: list[str] = []
+        closes = False
+        for key, number in zip(keys, numbers, strict=True):
+            node, side = key
+            closes = closes or _adds(node)
+            name = self.names.get(node.module)
+            role = _role(node.module, side)
+            if side != "in" and not node.outputs:
+                obstacles.append("the model's output")
+            if name is None:
+                continue  # an operation, not a layer
+            if role is None:
+                obstacles.append(f"a layer that cannot be cut ({_kind(node.module)} at {name!r})")
+            elif self._width(node, side):
+                indices = [component[number] for component in found]
+                if isinstance(node.module, PadBehind):
+                    first = node.module.first
+                    indices = [[i - first for i in each if i >= first] for each in indices]
+                if any(indices):
+                    members.append(Member(name, role, tuple(map(tuple, indices))))
+        if not any(member.role == "out" for member in members):
+            return None  # the image's own channels, and what only passes them on
+        members.sort(key=lambda member: self.order[member.layer])
+        return Linked(_in_order(members), closes, tuple(obstacles))
+
+
+def _in_order(members: list[Member]) -> tuple[Member, ...]:
+    """Number a group's channels as the first layer that computes them does."""
+    first = next(member.channels for member in members if member.role == "out")
+    order = sorted(range(len(first)), key=first.__getitem__)
+    return tuple(Member(m.layer, m.role, tuple(m.channels[i] for i in order)) for m in members)
+
+
+def _map(mappings: list[Any], indices: Indices) -> tuple[Indices, Indices]:
+    """Return which index becomes which; one may become several, or none."""
+    if all(mapping is None for mapping in mappings):
+        return indices, indices
+    from torch_pruning._helpers import _HybridIndex  # type: ignore[import-untyped]
+
+    pairs = [_HybridIndex(idx=i, root_idx=i) for i in indices.tolist()]
+    for mapping in mappings:
+        if mapping is not None:
+            pairs = mapping(pairs)
+    known = [(pair.root_idx, pair.idx) for pair in pairs if pair.root_idx is not None]
+    array = np.array(known, np.int64).reshape(-1, 2)
+    return array[:, 0], array[:, 1]
+
+
+def _role(module: Any, side: str) -> Role | None:
+    """Return the role of a layer whose dimension can be cut, None of any other."""
+    if isinstance(module, GateStandIn):
+        return "gate"
+    if isinstance(module, PadBehind):
+        return "pad"
+    if isinstance(module, Tensor):
+        return "scale"
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if side == "both":
+            return "depthwise" if module.in_channels == module.out_channels else None
+        return "out" if side == "out" else "in"
+    if isinstance(module, nn.Linear):
+        return "out" if side == "out" else "in"
+    if isinstance(module, nn.LayerNorm):
+        return "norm" if len(module.normalized_shape) == 1 else None
+    if isinstance(module, nn.GroupNorm | nn.modules.batchnorm._NormBase):
+        return "norm"
+    return None
+
+
+def _adds(node: Any) -> bool:
+    """Return whether a node adds two maps, which closes a residual branch."""
+    kind = str(getattr(node.module, "_grad_fn", ""))
+    maps = [each for each in node.inputs if not isinstance(each.module, Tensor)]
+    return kind.startswith("AddBackward") and len(maps) > 1
+
+
+def _kind(module: Any) -> str:
+    return type(module).__name__
+
+
+def _unique(groups: list[Group]) -> Iterator[Group]:
+    """Tell groups apart that begin in the same layer, as where a concatenation is split."""
+    seen: dict[str, int] = defaultdict(int)
+    for group in groups:
+        seen[group.name] += 1
+        count = seen[group.name]
+        name = group.name if count == 1 else f"{group.name}#{count}"
+        yield Group(name, group.width, group.unit, group.members, group.closes)

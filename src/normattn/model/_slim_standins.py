@@ -1,0 +1,234 @@
+"""A copy of a model to follow channels through: weights at random, and no channel sees another.
+
+Attention and norms over channels mix all channels of a map, and what mixes cannot be followed. For
+slimming they matter as something of a width, no more; so the copy has, in their places, layers that
+scale each channel by itself.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UnsupportedModel
+from ._insertion import mark
+from .cifar_resnet import Subsample
+from .fuse import plain
+
+Blocks = tuple[tuple[int, ...], ...]
+
+
+@runtime_checkable
+class Keeps(Protocol):
+    """Attention that can be narrowed, ours or another's."""
+
+    channels: int
+
+    def keep_channels(self, kept: Any) -> None:
+        """Keep these channels, in this order."""
+
+
+class GateStandIn(nn.BatchNorm2d):
+    """Attention of so many channels; ``obstacle`` says why it cannot be narrowed, if so."""
+
+    def __init__(self, channels: int, choices: tuple[Blocks, ...], obstacle: str | None) -> None:
+        super().__init__(channels)
+        self.choices = choices
+        self.obstacle = obstacle
+
+
+class PadBehind(nn.BatchNorm2d):
+    """What `PadStandIn` has behind the zeros, the first of which is channel ``first``."""
+
+    first = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 1  # a step of its own in the graph
+
+
+class PadStandIn(nn.Module):
+    """`Subsample`, with a layer behind it where its channels can be seen."""
+
+    def __init__(self, shortcut: Subsample, channels: int) -> None:
+        super().__init__()
+        self.added = shortcut.added
+        self.behind = PadBehind(channels + shortcut.added, affine=False)
+        self.behind.first = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.added))
+        y: Tensor = self.behind(padded)
+        return y
+
+
+class LastAffine(nn.LayerNorm):
+    """A layer norm over the last dimension, without the normalization."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.weight is None else x * self.weight  # type: ignore[redundant-expr]
+
+
+class FirstAffine(nn.LayerNorm):
+    """A layer norm over the channels of ``(B, C, H, W)``, without the normalization."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight is None:
+            return x  # type: ignore[unreachable]
+        return x * self.weight.view(-1, 1, 1)
+
+
+class GroupAffine(nn.GroupNorm):
+    """A group norm without the normalization."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight is None:
+            return x  # type: ignore[unreachable]
+        return x * self.weight.view(-1, *[1] * (x.ndim - 2))
+
+
+class StandingIn:
+    """The copy, the example that it takes, and how its weights are drawn.
+
+    Args:
+        module: the copy, on the CPU, in float32 and evaluation mode.
+        example: one image of noise.
+        zeros: where the model's scale factors are exactly zero, by name of the parameter.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor, zeros: dict[str, Tensor]) -> None:
+        self.module = module
+        self.example = example
+        self.zeros = zeros
+
+    def draw(self, seed: int = 0, *, zeros: bool = False) -> None:
+        """Draw all weights anew; with ``zeros`` scales that are zero in the model stay zero."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                _draw(parameter, generator)
+                if zeros and name in self.zeros:
+                    parameter.masked_fill_(self.zeros[name], 0)
+            for name, buffer in self.module.named_buffers():
+                if name.endswith(("running_mean", "running_var")):
+                    buffer.fill_(name.endswith("var"))
+
+    def run(self, module: nn.Module | None = None) -> Tensor:
+        """Return the first output of the copy, or of a changed copy of it, on the example."""
+        with torch.no_grad():
+            y = (module or self.module)(self.example)
+        return next(iter(_tensors(y)))
+
+
+def standing_in(model: nn.Module, example_input: Tensor) -> StandingIn:
+    """Return a copy of ``model`` in which no channel sees another, and no weight is of the model.
+
+    Raises:
+        UnsupportedModel: the model cannot take the example.
+    """
+    with plain(model):
+        module = copy.deepcopy(model).to("cpu", torch.float32)
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    module.train(False)
+    zeros = {name: p.detach() == 0 for name, p in module.named_parameters() if _is_scale(p)}
+    zeros = {name: where for name, where in zeros.items() if where.any()}
+    shape = (1, *example_input.shape[1:])
+    example = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    copied = StandingIn(module, example, zeros)
+    try:
+        _replace(module, example)
+        copied.draw()
+        copied.run()
+    except Exception as error:
+        raise UnsupportedModel(
+            f"find_groups: expected a model that takes a batch of shape {shape}, got "
+            f"{type(error).__name__}: {error}. Check example_input."
+        ) from error
+    return copied
+
+
+def _replace(root: nn.Module, example: Tensor) -> None:
+    inside: set[nn.Module] = set()
+    padded = _channels_into(root, Subsample, example)
+    for name, module in list(root.named_modules()):
+        if module in inside or not name:
+            continue
+        if mark(module) is not None or isinstance(module, Keeps):
+            inside.update(module.modules())
+            root.set_submodule(name, _gate(name, module))
+        elif isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+            first = "2d" in type(module).__name__
+            module.__class__ = FirstAffine if first else LastAffine
+        elif isinstance(module, nn.GroupNorm):
+            module.__class__ = GroupAffine
+        elif isinstance(module, Subsample):
+            root.set_submodule(name, PadStandIn(module, padded[module]))
+
+
+def _gate(name: str, module: nn.Module) -> GateStandIn:
+    record = mark(module)
+    if isinstance(module, Keeps):
+        singles = tuple((i,) for i in range(module.channels))
+        choices = getattr(module, "unit_choices", lambda: (singles,))()
+        return GateStandIn(module.channels, choices, None)
+    # Another's attention says nothing about its width. What runs on fewer channels as it is, such
+    # as ECA, has none of its own.
+    channels: int = record.kept or record.channels
+    fits = channels > 1 and takes_any_width(module, channels, record.size)
+    obstacle = f"attention without keep_channels(kept) ({type(module).__name__} at {name!r})"
+    return GateStandIn(channels, (), None if fits else obstacle)
+
+
+def takes_any_width(module: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    """Return whether attention runs on maps of half the channels too, unchanged."""
+    x = torch.ones(2, channels // 2, *size)
+    try:
+        with torch.no_grad():
+            y = copy.deepcopy(module).eval()(x)
+    except Exception:  # whatever it raises, it does not fit
+        return False
+    return isinstance(y, Tensor) and y.shape == x.shape
+
+
+def _channels_into(root: nn.Module, kind: type[nn.Module], x: Tensor) -> dict[nn.Module, int]:
+    """Return the channels of what each module of a kind is given."""
+    found: dict[nn.Module, int] = {}
+    wanted = [module for module in root.modules() if isinstance(module, kind)]
+    hooks = [
+        module.register_forward_pre_hook(lambda m, args: found.update({m: args[0].shape[1]}))
+        for module in wanted
+    ]
+    try:
+        if wanted:
+            with torch.no_grad():
+                root(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _is_scale(parameter: Tensor) -> bool:
+    return sum(size > 1 for size in parameter.shape) <= 1
+
+
+def _draw(parameter: Tensor, generator: torch.Generator) -> None:
+    """Draw weights that keep the maps' size, so that no part of the model is too faint to see."""
+    if _is_scale(parameter):
+        parameter.uniform_(0.5, 1.5, generator=generator)
+        return
+    bound = math.sqrt(6 / parameter[0].numel())
+    parameter.uniform_(-bound, bound, generator=generator)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
