@@ -11,19 +11,18 @@ from .. import _files
 from ..model.salience import CRITERIA
 from ._removal_picture import draw
 from ._removal_records import RECORD, RemovalRecords, read_removal
-from ._removal_summary import Curves, Row, curves, summarise_removal, unfinished
+from ._removal_summary import Curves, Row, curves, signed, summarise_removal, unfinished
 from .report import _environment
 from .table import NOTHING, Cell, Column
 
 PAGE, PICTURE = "salience.md", "salience.svg"
 CAPTION = (
-    "Top-1 accuracy (%) without fine-tuning, and differences in percentage points. ± is what one "
-    "more random order on other images would differ by, in 95 of 100 cases. The area is the mean "
-    "height of the least-first curve over the most-first one; of scores that know nothing it is "
-    "about 0."
+    "Top-1 accuracy (%) without fine-tuning, and differences in percentage points. The area is the "
+    "mean height of the least-first curve over the most-first one. ± is what chance alone stays "
+    "within in 95 of 100 cases: one more random order on other images; two random orders."
 )
 _TONES = {"better": "green", "worse": "red"}
-_SHOWN = 12
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -91,21 +90,20 @@ def missing(records: RemovalRecords) -> tuple[str, ...]:
 def _columns(records: RemovalRecords, rows: tuple[Row, ...]) -> tuple[Column, ...]:
     at = f"{rows[0].fraction * 100:g} %" if rows else "30 %"
     total = len(records.groups)
-    gains = tuple(
-        Cell(
-            signed(r.gain) + (f" ± {r.chance:.1f}" if r.chance is not None else ""), tone=r.verdict
-        )
-        for r in rows
-    )
+    gains = (Cell(_within(r.gain, r.chance), tone=r.verdict) for r in rows)
     return (
         Column("Criterion", tuple(Cell(r.criterion) for r in rows), numeric=False),
         Column("Groups", tuple(Cell(f"{r.groups} of {total}") for r in rows)),
         Column(f"{at}: least first", tuple(Cell(f"{r.least:.1f}") for r in rows)),
         Column("random", tuple(Cell(f"{r.random:.1f}") for r in rows)),
         Column("most first", tuple(Cell(f"{r.most:.1f}") for r in rows)),
-        Column("least − random", gains),
-        Column("Area", tuple(Cell(signed(r.area)) for r in rows)),
+        Column("least − random", tuple(gains)),
+        Column("Area", tuple(Cell(_within(r.area, r.area_chance)) for r in rows)),
     )
+
+
+def _within(value: float, chance: float | None) -> str:
+    return signed(value) + (f" ± {chance:.1f}" if chance is not None else "")
 
 
 def _page(records: RemovalRecords, rows: tuple[Row, ...], found: list[Curves]) -> Page:
@@ -138,12 +136,14 @@ def _table(found: Curves) -> CurveTable:
 def _unranked(records: RemovalRecords) -> tuple[str, ...]:
     lines = []
     for name, facts in records.criteria.items():
-        groups = [f"{group} ({reason})" for group, reason in facts["silent"]]
-        if groups:
-            more = f", and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
+        groups: dict[str, list[str]] = {}
+        for group, reason in facts["silent"]:
+            groups.setdefault(reason.partition(";")[0], []).append(group)
+        for reason, found in groups.items():
+            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
             lines.append(
-                f"{name} is tested on what it ranks itself, not on {', '.join(groups[:_SHOWN])}"
-                f"{more}."
+                f"{name} is not tested on {len(found)} of {len(records.groups)} groups, of which "
+                f"it says nothing ({reason}): {', '.join(found[:_SHOWN])}{more}."
             )
     return tuple(lines)
 
@@ -165,9 +165,3 @@ def _facts(records: RemovalRecords) -> tuple[str, ...]:
         f"Software: {', '.join(f'{n} {v}' for n, v in about['versions'].items())}; commit "
         f"{about['commit'] or NOTHING}; {about['machine']['name']}.",
     )
-
-
-def signed(value: float) -> str:
-    """Return a difference with its sign."""
-    text = f"{value:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")

@@ -99,10 +99,11 @@ class Run:
                 except ConfigError as error:
                     if self.removal.criteria or not groups.groups:
                         raise
-                    self.records.left_out[name] = str(error)
+                    self.records.left_out[name] = f"left out, as it ranks nothing: {error}"
                     self.progress({"event": "note", "text": f"{name} is left out: {error}"})
                     continue
                 save_salience(self.folder, known)
+            self.records.left_out.pop(name, None)
             found[name] = known
         return found
 

@@ -29,6 +29,7 @@ class Row:
         chance: by how much, in 95 of 100 cases, one more random order on as many other images
             would differ from the mean of the random orders; None for a single one.
         area: the mean height of the first curve over the second, up to the largest fraction.
+        area_chance: by how much two random orders would differ in it, in 95 of 100 cases.
         verdict: "better", "worse", "no difference", "nothing left", "unknown" or "control".
         sentence: the verdict in words.
     """
@@ -42,6 +43,7 @@ class Row:
     gain: float
     chance: float | None
     area: float
+    area_chance: float | None
     verdict: str
     sentence: str
 
@@ -126,28 +128,37 @@ def _row(records: RemovalRecords, criterion: str) -> Row:
     )  # fmt: skip
     row = Row(
         criterion, len(records.scopes[scope]), fraction, least, most, random, least - random,
-        chance, area, verdict, "",
+        chance, area, _area_chance(records, scope), verdict, "",
     )  # fmt: skip
     return Row(**{**vars(row), "sentence": _sentence(row)})
 
 
 def _sentence(row: Row) -> str:
-    at, points = f"at {row.fraction:.0%}".replace("%", " %"), f"{abs(row.gain):.1f} points"
-    more = "more" if row.gain >= 0 else "less"
-    keeps = f"removing least-salient first keeps {points} {more} than random {at}"
-    chance = f"(chance alone: ±{row.chance:.1f})" if row.chance is not None else ""
-    area = f"over all fractions {row.area:+.1f} points against most-salient first"
-    area = area.replace("-", "−")
+    at, points = f"at {row.fraction * 100:g} %", f"{abs(row.gain):.1f} points"
+    keeps = (
+        f"removing least-salient first keeps {points} {'more' if row.gain >= 0 else 'less'} than "
+        f"random {at}"
+    )
+    area = f"over all fractions it keeps {signed(row.area)} points against most-salient first"
+    chance = ""
+    if row.chance is not None and row.area_chance is not None:
+        chance = f" (chance alone gives up to {row.chance:.1f})"
+        area += f" (by chance up to {row.area_chance:.1f})"
     text = {
-        "better": f"{keeps} {chance}; {area}.",
-        "worse": f"{keeps} {chance}: its scores mislead here; {area}.",
-        "no difference": f"{keeps}, no more than chance alone gives {chance}; {area}.",
-        "nothing left": f"{at} the model guesses in either order, so that nothing can be told "
-        f"there; {area}.",
-        "unknown": f"{keeps}; with one random order nobody can say whether that is chance; {area}.",
-        "control": f"the control, where only chance can show: {area}.",
+        "better": f"{keeps}{chance}",
+        "worse": f"{keeps}{chance}, so that its scores mislead here",
+        "no difference": f"{keeps}, which chance can explain{chance}",
+        "nothing left": f"{at} the model guesses in either order, and nothing can be told there",
+        "unknown": f"{keeps}; with one random order nobody can say whether that is chance",
+        "control": "it is the control, where chance alone can show",
     }[row.verdict]
-    return f"{row.criterion}: {text}"
+    return f"{row.criterion}: {text}; {area}."
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign."""
+    text = f"{value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
 def _draws(records: RemovalRecords, scope: int) -> list[list[Point]]:
@@ -172,6 +183,15 @@ def _chance(values: Sequence[float], images: int) -> float | None:
     orders = quantile * stdev(values) * math.sqrt(1 + 1 / len(values))
     p = fmean(values) / 100
     return math.hypot(orders, 1.96 * 100 * math.sqrt(2 * p * (1 - p) / images))
+
+
+def _area_chance(records: RemovalRecords, scope: int) -> float | None:
+    start = (0.0, records.whole)
+    draws = _draws(records, scope)
+    if len(draws) < 2:
+        return None
+    heights = [_mean_height([start, *((p.removed, p.accuracy) for p in draw)]) for draw in draws]
+    return float(stats.t.ppf(0.975, len(draws) - 1)) * stdev(heights) * math.sqrt(2)
 
 
 def _mean_height(curve: Sequence[tuple[float, float]]) -> float:
