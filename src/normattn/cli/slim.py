@@ -133,7 +133,8 @@ def run(
     job: "SlimJob", out: Path, device: str, progress: "Progress"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Slim, or go on with it, and write its page; return the record and the latencies."""
-    from ..comparison.slimmed import measure, write_slimmed
+    from ..comparison.slimmed import measure
+    from ..comparison.slimmed_page import write_slimmed
     from ..training import processor
     from ..training.slimming import recorded_threads, run_slim
 

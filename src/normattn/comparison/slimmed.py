@@ -3,12 +3,11 @@
 ::
 
     FOLDER/profile.json         latency of both models, interleaved, measured once
-           slim.md              the table, the rounds, how to run it again
+           slim.md              the table, the rounds, how to run it again (`slimmed_page.py`)
            slim.png, slim.svg   the width of every layer, before and after
 """
 
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,11 @@ from .. import _files
 from ..errors import InputError, RunError
 from ..model.artifact import load
 from ..model.profile import latency
-from ..training.slimming import SlimJob, fine_tuning
 from .costs import BATCHES
-from .facts import _counted, _pairs, _setting
-from .report import _environment
-from .table import NOTHING
+from .protocol import trial_folder
+from .records import RunRecords
+from .sections import errors_by_seed
+from .table import NOTHING, _signed
 
 _SECONDS = 10.0  # what the timing of one batch size may take, if the fewest rounds fit in
 _ROUNDS = (5, 50)
@@ -140,11 +139,6 @@ def _times_less(ratio: float) -> tuple[str, str]:
     return f"{ratio:.2f}×", tone
 
 
-def _signed(value: float) -> str:
-    text = f"{value:+.2f}"
-    return "0.00" if float(text) == 0 else text.replace("-", "−")
-
-
 def slimmed_table(record: Mapping[str, Any], profile: Mapping[str, Any]) -> Table:
     """Return the table for a terminal."""
     view = Table(
@@ -160,78 +154,22 @@ def slimmed_table(record: Mapping[str, Any], profile: Mapping[str, Any]) -> Tabl
     return view
 
 
-def write_slimmed(folder: Path | str, profile: Mapping[str, Any]) -> Path:
-    """Write ``slim.md``, ``slim.png`` and ``slim.svg`` of a finished slimming; return the page."""
-    from ._slimmed_picture import draw_widths
+def best_model(records: RunRecords) -> tuple[str, Path]:
+    """Return the best model of a run, and where it is saved.
 
-    folder = Path(folder)
-    record = read(folder)
-    alt = ""
-    for kind in ("png", "svg"):
-        content, alt = draw_widths(record["widths"], kind)
-        _files.write_bytes(folder / f"slim.{kind}", content)
-    job = SlimJob.from_json(record["job"])
-    page = {
-        "title": f"{Path(job.artifact).name} slimmed: {job.kind} {job.value:g}",
-        "summary": record["summary"],
-        "lines": lines(record, profile),
-        "caption": CAPTION,
-        "alt": alt,
-        "rounds": [_round(each) for each in record["rounds"]],
-        "facts": tuple(_pairs(_facts(record))),
-        "notes": (*record["data"].get("notes", ()), *record["notes"], *profile["notes"]),
-        "command": command(job),
-    }
-    template = _environment("slim.md.j2").get_template("slim.md.j2")
-    _files.write_bytes(folder / "slim.md", template.render(page=page).encode(errors="replace"))
-    return folder / "slim.md"
+    It is the best trial of the mechanism with the lowest mean top-1 error: the mean over seeds says
+    which mechanism is better, one lucky seed would not.
 
-
-def _round(found: Mapping[str, Any]) -> tuple[str, ...]:
-    ((kind, value),) = found["target"].items()
-    start = (str(found["round"]), f"{kind} {value:.3g}")
-    if found["skipped"]:
-        return (*start, *([NOTHING] * 4), found["note"] or "nothing to remove")
-    before, after = (100 - found[side]["metrics"]["top1_error"] for side in ("before", "after"))
-    cost = found["after"]["cost"]
-    counts = (f"{cost['parameters']:,}", f"{cost['paper_macs']:,}")
-    return (*start, *counts, f"{before:.2f}", f"{after:.2f}", _signed(-found["drop"]))
-
-
-def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    job, data = record["job"], record["data"]
-    return {
-        "model": job["artifact"],
-        "data": f"{data['spec']}, {_counted(data['train'], 'training image')}, "
-        f"{_counted(data['val'], 'validation image')}",
-        "criterion": f"{job['criterion']}, across the {job['across']}",
-        "allowed drop": "none set" if job["max_drop"] is None else f"{job['max_drop']:g} points",
-        "fine-tuning, each round": job["recipe"],
-        **{key: record[key] for key in ("versions", "commit", "machine", "started", "finished")},
-    }
-
-
-def command(job: SlimJob) -> str:
-    """Return the command line that does it again."""
-    standard, recipe = fine_tuning().to_json(), job.recipe.to_json()
-    options: dict[str, Any] = {
-        "--data": job.data,
-        f"--{job.kind.replace('_', '-')}": f"{job.value:g}",
-        "--max-drop": None if job.max_drop is None else f"{job.max_drop:g}",
-        "--steps": job.steps,
-        "--criterion": job.criterion,
-        "--across": job.across,
-        "--skip": ",".join(job.skip) or None,
-        "--batch": None if job.batch == 1 else job.batch,
-        "--seed": job.seed or None,
-        "--train-limit": job.train_limit,
-        "--on-bad-image": None if job.on_bad_image == "stop" else job.on_bad_image,
-        "--image-size": job.image_size,
-    }
-    words = ["normattn", "slim", job.artifact]
-    for option, value in options.items():
-        words += [] if value is None else [option, str(value)]
-    for key, value in recipe.items():
-        words += [] if value == standard[key] else ["--set", f"{key}={_setting(value)}"]
-    words += [] if job.fuse else ["--no-fuse"]
-    return shlex.join([*words, "--out", "runs/again"])
+    Raises:
+        RunError: no trial is finished.
+    """
+    errors = {name: errors_by_seed(records.of(name)) for name in records.protocol.mechanisms}
+    means = {name: sum(found.values()) / len(found) for name, found in errors.items() if found}
+    if not means:
+        raise RunError(
+            f"{records.folder}: expected a run with a finished trial, got none. "
+            "Finish it with the command that began it."
+        )
+    mechanism = min(means, key=lambda name: means[name])
+    seed = min(errors[mechanism], key=lambda number: errors[mechanism][number])
+    return f"{mechanism}, seed {seed}", trial_folder(records.folder, mechanism, seed)

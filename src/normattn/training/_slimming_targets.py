@@ -15,14 +15,14 @@ def remaining(kind: str, value: float) -> float:
     """Return the share of the original that a target leaves; of ``latency_ms``, its value."""
     if kind == "speedup":
         return 1 / value
-    return value if kind == "latency_ms" else 1 - value
+    return 1 - value if kind == "channels" else value
 
 
 def target(kind: str, share: float) -> dict[str, float]:
     """Return the target that leaves this share: the inverse of ``remaining``."""
     if kind == "speedup":
         return {kind: 1 / share}
-    return {kind: share if kind == "latency_ms" else 1 - share}
+    return {kind: 1 - share if kind == "channels" else share}
 
 
 def interim(job: SlimJob, number: int, start: float) -> dict[str, float]:
