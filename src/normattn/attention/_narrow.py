@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ._gate import Gate
 
 
 def check_kept(who: str, kept: Sequence[int], channels: int) -> list[int]:
@@ -61,30 +60,25 @@ def narrow_norm(norm: nn.Module, kept: Sequence[int]) -> None:
         norm.num_features = len(kept)
 
 
-class WeightedGate(Gate):
-    """A mechanism that divides its scale factors by something taken over all of them.
+def denominator(gate: nn.Module) -> None:
+    """Give a mechanism a buffer for what its scale factors are divided by, empty to begin with.
 
-    Slimming takes some of them away, and what is left would be divided by less: every gate would
-    change for a channel that did nothing. So from then on the divisor is the number that it was.
-    It is in the state dict, as ``denominator``, only once there is one.
+    A divisor taken over all scale factors gets smaller as slimming takes some away, and every gate
+    would change for a channel that did nothing. So from then on the divisor is the number that it
+    was. It is in the state dict only once there is one; a state dict that has it brings it along.
     """
+    gate.register_buffer("denominator", None)
+    gate.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
 
-    denominator: Tensor | None
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.register_buffer("denominator", None)
+def keep_denominator(gate: nn.Module, value: Tensor) -> None:
+    """Divide by ``value`` from now on, unless an earlier slimming has settled it."""
+    if gate.denominator is None:
+        gate.denominator = value.detach().clone()
 
-    def keep_denominator(self, value: Tensor) -> None:
-        """Divide by ``value`` from now on, unless an earlier slimming has settled it."""
-        if self.denominator is None:
-            self.denominator = value.detach().clone()
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        saved = state_dict.get(f"{prefix}denominator")
-        if saved is not None and self.denominator is None:
-            like = next(self.parameters())
-            self.denominator = torch.empty_like(saved, device=like.device)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+def _make_room(gate: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    saved = state.get(f"{prefix}denominator")
+    if saved is not None and gate.denominator is None:
+        device = next(gate.parameters()).device
+        gate.denominator = torch.empty_like(saved, device=device)

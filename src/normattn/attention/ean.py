@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, UnsupportedModel
-from ._gate import at_least_float32, sigmoid
-from ._narrow import WeightedGate, check_kept, narrow
+from ._gate import Gate, at_least_float32, sigmoid
+from ._narrow import check_kept, denominator, keep_denominator, narrow
 from ._options import check_choice, check_count, check_positive
 
 SCALE_NORMS = ("l2", "l1")
 
 
-class EAN(WeightedGate):
+class EAN(Gate):
     """Attention from instance statistics, weighted by normalised scale factors.
 
     ::
@@ -55,6 +55,8 @@ class EAN(WeightedGate):
         torch.Size([2, 64, 8, 8])
     """
 
+    denominator: Tensor | None
+
     def __init__(
         self,
         channels: int,
@@ -79,6 +81,7 @@ class EAN(WeightedGate):
         self.groups = groups
         self.scale_norm = scale_norm
         self.eps = eps
+        denominator(self)
         width = channels // groups
         self.weight = nn.Parameter(torch.ones(width, device=device, dtype=dtype))  # γ
         self.bias = nn.Parameter(torch.zeros(width, device=device, dtype=dtype))  # β
@@ -114,7 +117,7 @@ class EAN(WeightedGate):
     def keep_channels(self, kept: Sequence[int]) -> None:
         """Keep whole groups, or the same places of every group, so that the groups stay alike.
 
-        Where places go, what γ was divided by stays as it was (see `WeightedGate`).
+        Where places go, what γ was divided by stays as it was (the buffer ``denominator``).
         """
         who = type(self).__name__
         kept = check_kept(who, kept, self.channels)
@@ -129,7 +132,7 @@ class EAN(WeightedGate):
                 "Remove channels in the sets that unit_choices() names."
             )
         if len(places) < width:
-            self.keep_denominator(self._size(at_least_float32(self.weight)))
+            keep_denominator(self, self._size(at_least_float32(self.weight)))
             for name in ("weight", "bias", "gain", "offset"):
                 narrow(self, name, places)
         self.groups = len(groups)

@@ -8,21 +8,21 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError
 from ._gate import Gate, at_least_float32
-from ._narrow import WeightedGate, check_kept, narrow_norm
+from ._narrow import check_kept, denominator, keep_denominator, narrow_norm
 from ._options import check_choice, check_enough_values, check_flag, check_positive
 
 WEIGHTINGS = ("sum", "mean", "rms")
 
 
-def importance(scale: Tensor, weighting: str, denominator: Tensor | None = None) -> Tensor:
+def importance(scale: Tensor, weighting: str, divisor: Tensor | None = None) -> Tensor:
     """Return |γ| divided by its sum, its mean or its root mean square; zero where all γ are zero.
 
     Computed in float32 at least: in float16 the sum of 2,048 scales has three digits. What a
-    slimmed module divides by is given as ``denominator``.
+    slimmed module divides by is given as ``divisor``.
     """
     magnitude = at_least_float32(scale).abs()
-    if denominator is not None:
-        return magnitude / at_least_float32(denominator)
+    if divisor is not None:
+        return magnitude / at_least_float32(divisor)
     return magnitude / _size(magnitude, weighting)
 
 
@@ -36,7 +36,7 @@ def _size(magnitude: Tensor, weighting: str) -> Tensor:
     return magnitude.square().mean().clamp_min(1e-24).sqrt()
 
 
-class NAMChannel(WeightedGate):
+class NAMChannel(Gate):
     """Channel attention weighted by batch-norm scale factors.
 
     ::
@@ -80,6 +80,8 @@ class NAMChannel(WeightedGate):
 
     scales_penalised: ClassVar[bool] = True
 
+    denominator: Tensor | None
+
     def __init__(
         self,
         channels: int,
@@ -95,6 +97,7 @@ class NAMChannel(WeightedGate):
         self.weighting = weighting
         self.detach_importance = detach_importance
         self.norm = nn.BatchNorm2d(channels, eps=eps, device=device, dtype=dtype)
+        denominator(self)
 
     def scales(self) -> tuple[nn.Parameter, ...]:
         return (self.norm.weight,)
@@ -111,11 +114,11 @@ class NAMChannel(WeightedGate):
         return logits.sigmoid_()  # in place on our own product: fresh memory costs as much as math
 
     def keep_channels(self, kept: Sequence[int]) -> None:
-        """Keep these channels; what γ is divided by stays as it was (see `WeightedGate`)."""
+        """Keep these channels; what γ was divided by stays, as the buffer ``denominator``."""
         kept = check_kept(type(self).__name__, kept, self.channels)
         if len(kept) < self.channels:
             magnitude = at_least_float32(self.norm.weight.detach()).abs()
-            self.keep_denominator(_size(magnitude, self.weighting))
+            keep_denominator(self, _size(magnitude, self.weighting))
         narrow_norm(self.norm, kept)
         self.channels = len(kept)
 
