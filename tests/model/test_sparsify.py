@@ -9,7 +9,7 @@ from torch.testing import assert_close
 import normattn
 from normattn.attention import CBAM, EAN, NAM, NAMChannel
 from normattn.errors import ConfigError
-from normattn.model.sparsify import scale_factors, sparsity
+from normattn.model.sparsify import closing_norms, scale_factors, soft_threshold, sparsity
 
 
 @pytest.fixture
@@ -113,3 +113,54 @@ def test_a_senseless_weight_is_refused(model, p):
 def test_an_unknown_place_names_the_nearest(model):
     with pytest.raises(ConfigError, match="Did you mean 'norms'"):
         sparsity(model, 0.1, on="norm")
+
+
+def test_soft_threshold_by_hand(model):
+    model[1].weight.data = torch.tensor([0.3, -0.3, 0.1, -2.0])
+    before = [scale.detach().clone() for scale in model[2].scales()]
+    assert soft_threshold(model, 0.2, on="norms") is model
+    assert_close(model[1].weight.detach(), torch.tensor([0.1, -0.1, 0.0, -1.8]))
+    assert model[1].weight.tolist()[2] == 0
+    assert all(map(torch.equal, model[2].scales(), before))
+
+
+def test_soft_threshold_is_the_proximal_point(model):
+    """The minimum of ½(s - x)² + amount·|s|, found here by looking at many s."""
+    model.double()
+    x = model[2].scales()[0].detach().clone()
+    candidates = torch.linspace(-4, 4, 80001, dtype=torch.float64)
+    cost = (candidates - x[:, None]) ** 2 / 2 + 0.4 * candidates.abs()
+    soft_threshold(model, 0.4)
+    assert_close(model[2].scales()[0].detach(), candidates[cost.argmin(1)], atol=1e-4, rtol=0)
+
+
+def test_soft_threshold_skips_what_is_named(model):
+    attention = names(model, "attention")
+    before = model[1].weight.detach().clone(), model[2].scales()[1].detach().clone()
+    soft_threshold(model, 9, on="all", skip=["1.*", attention[1]])
+    assert torch.equal(model[1].weight, before[0])
+    assert torch.equal(dict(scale_factors(model, "all"))[attention[1]], before[1])
+    assert not dict(scale_factors(model, "all"))[attention[0]].any()
+
+
+def test_soft_threshold_keeps_what_is_no_number(model):
+    """A training looks for these before it saves; zeroed they would never be seen."""
+    model[1].weight.data[:2] = torch.tensor([torch.nan, torch.inf])
+    soft_threshold(model, 0.2, on="norms")
+    assert model[1].weight[:2].tolist() == pytest.approx([torch.nan, torch.inf], nan_ok=True)
+
+
+def test_soft_threshold_refuses_what_makes_no_sense(model):
+    with pytest.raises(ConfigError, match="soft_threshold: expected amount to be"):
+        soft_threshold(model, -0.1)
+    with pytest.raises(ConfigError, match=r"soft_threshold: .* got none with on='attention'"):
+        soft_threshold(nn.Sequential(nn.BatchNorm2d(4)), 0.1)
+    with pytest.raises(ConfigError, match=r"got '2\.weigth'"):
+        soft_threshold(model, 0.1, on="norms", skip="2.weigth")
+
+
+def test_closing_norms_are_names_of_the_state_dict():
+    model = normattn.graft(normattn.host("resnet20", 10), "nam-channel")
+    found = closing_norms(model, torch.zeros(1, 3, 32, 32))
+    assert found == tuple(f"layer{s}.{b}.bn2.weight" for s in (1, 2, 3) for b in range(3))
+    assert set(found) < set(names(model, "norms"))

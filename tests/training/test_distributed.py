@@ -52,13 +52,24 @@ with joined("cpu") as ranks:
     except Interrupted:
         stopped = True
     cut = fit(resumed, data, recipe, seed=3, device="cpu", folder=folder + "/cut").last
+    ways, shared = {}, []
+    for by in ("loss", "subgradient", "proximal"):
+        pulled, teacher = with_batch_norm(), with_batch_norm()
+        torch.nn.init.constant_(teacher[4].bias, 0.5)
+        taught = Recipe(name="r", epochs=2, batch_size=16, accumulate=2, sparsity=6.0,
+                        sparsity_on="norms", sparsity_by=by, momentum=0.0, distill=0.5)
+        last = fit(pulled, data, taught, seed=3, device="cpu", teacher=teacher).last
+        ways[by] = [flat(pulled), last.histograms["norms"]["zeros"]]
+        both = [None, None]
+        torch.distributed.all_gather_object(both, [p.tolist() for p in pulled.parameters()])
+        shared.append(both[0] == both[1])
     everywhere = [None, None]
     torch.distributed.all_gather_object(everywhere, flat(resumed))
     if ranks.first:
         print(json.dumps({
             "world": ranks.world, "recipe": recipe.to_json(), "weights": flat(model),
             "train_loss": record.train_loss, "top1_error": record.top1_error,
-            "stopped": stopped, "same": flat(whole) == flat(resumed),
+            "ways": ways, "alike": shared, "stopped": stopped, "same": flat(whole) == flat(resumed),
             "shared": everywhere[0] == everywhere[1],
             "uncut": [uncut.train_loss, uncut.train_top1_error],
             "cut": [cut.train_loss, cut.train_top1_error]}))
@@ -98,6 +109,13 @@ def test_two_processes_train_what_one_does(outcome, data):
     assert outcome["weights"] == pytest.approx(weights.tolist(), rel=1e-3, abs=1e-5)
     assert outcome["train_loss"] == pytest.approx(record.train_loss, rel=1e-5)
     assert outcome["top1_error"] == pytest.approx(record.top1_error, abs=0.6)  # two images
+
+
+def test_ways_to_penalise_agree_over_processes(outcome):
+    """In parts, with a teacher: the subgradient is the loss to the bit, and zeros stay alike."""
+    assert outcome["alike"] == [True] * 3
+    assert outcome["ways"]["loss"] == outcome["ways"]["subgradient"]
+    assert [outcome["ways"][by][1] for by in ("loss", "proximal")] == [0, 4]
 
 
 def test_a_signal_to_one_process_stops_all_and_the_resume_is_exact(outcome):

@@ -1,14 +1,16 @@
 """Records of epochs, and what they say about scales."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from normattn.attention import EAN, NAMChannel
 from normattn.training import EpochRecord, History
-from normattn.training.history import scale_statistics
+from normattn.training.history import scale_histograms, scale_statistics
 
 
 def record(epoch, error):
@@ -59,3 +61,34 @@ def test_scales_that_are_all_zero_have_finite_figures():
 
 def test_no_scales_are_none():
     assert scale_statistics(nn.Linear(2, 2)) == {"attention": None, "norms": None}
+
+
+def test_histograms_count_as_by_hand():
+    model = nn.Sequential(nn.BatchNorm2d(4), nn.GroupNorm(1, 5), NAMChannel(4))
+    model[0].weight.data = torch.tensor([1.0, -0.9, 0.0, -0.0])
+    model[1].weight.data = torch.tensor([1e-9, 0.0, 20.0, 0.011, -0.011])
+    found = scale_histograms(model, closing=("1.weight",))
+    edges = found.pop("edges")
+    edges = np.geomspace(edges["first"], edges["last"], edges["count"])
+    bins = [0, *edges, math.inf]
+    assert (edges[1] / edges[0]) ** 4 == pytest.approx(10)
+    for name, values, zeros in [
+        ("norms", [1.0, 0.9], 2),
+        ("closing", [1e-9, 20.0, 0.011, 0.011], 1),
+        ("attention", [1.0] * 4, 0),
+    ]:
+        counts = np.histogram(np.array(values) * (1 + 1e-9), bins)[0].tolist()
+        scales = len(values) + zeros
+        assert found[name] == {"scales": scales, "zeros": zeros, "counts": counts}
+
+
+def test_bins_are_the_same_each_epoch_and_none_is_for_no_scales():
+    found = scale_histograms(nn.Linear(2, 2))
+    assert found.pop("edges") == scale_histograms(nn.BatchNorm2d(3))["edges"]
+    assert found == {"attention": None, "norms": None, "closing": None}
+
+
+def test_records_from_before_histograms_are_read():
+    old = record(1, 30.0).to_json()
+    del old["histograms"], old["sparsity"]
+    assert EpochRecord(**old) == record(1, 30.0)

@@ -38,6 +38,13 @@ RECIPES = {
     "half precision": {"precision": "bfloat16", "channels_last": True},
     "adamw": {"optimizer": "adamw", "lr": 1e-3, "clip_norm": 0.5, "label_smoothing": 0.1},
     "sparse": {"sparsity": 1e-3, "sparsity_on": "all", "schedule": "step", "milestones": (0.5,)},
+    "proximal": {
+        "sparsity": 0.3,
+        "sparsity_on": "all",
+        "sparsity_by": "proximal",
+        "sparsity_warmup_epochs": 1.5,
+        "optimizer": "adamw",
+    },
 }
 
 

@@ -72,6 +72,15 @@ def test_an_unknown_setting_names_the_nearest(make):
         ("precision", "bf16"),
         ("precision", ["bfloat16"]),
         ("sparsity_on", "norm"),
+        ("sparsity_by", "prox"),
+        ("sparsity_warmup_epochs", 11),
+        ("sparsity_warmup_epochs", -1),
+        ("sparsity_closing", "yes"),
+        ("distill", 1.1),
+        ("distill", -0.1),
+        ("distill", True),
+        ("temperature", 0),
+        ("temperature", math.inf),
         ("initialisation", None),
         ("milestones", (0.5, 0.5)),
         ("milestones", (0.6, 0.3)),
@@ -95,3 +104,30 @@ def test_steps_need_milestones():
 def test_missing_keys_are_named():
     with pytest.raises(ConfigError, match="name and epochs"):
         Recipe.from_json({"lr": 0.1})
+
+
+def test_exact_zeros_are_not_averaged_away():
+    for changes in ({"ema": 0.9}, {"momentum": 1}):
+        with pytest.raises(ConfigError, match=rf"{next(iter(changes))} .* sparsity_by='proximal'"):
+            recipe("quick", sparsity=1e-3, sparsity_by="proximal", **changes)
+    assert recipe("quick", sparsity_by="proximal", ema=0.9).ema == 0.9  # nothing is penalised
+    assert recipe("quick", sparsity=1e-3, ema=0.9).ema == 0.9
+
+
+OLD = {
+    "name": "old", "epochs": 3, "batch_size": 128, "optimizer": "sgd", "lr": 0.1, "momentum": 0.9,
+    "nesterov": False, "weight_decay": 5e-4, "decay_scales": False, "schedule": "cosine",
+    "milestones": [], "gamma": 0.1, "warmup_epochs": 0.0, "label_smoothing": 0.0,
+    "precision": "float32", "channels_last": False, "ema": 0.0, "clip_norm": 0.0, "accumulate": 1,
+    "sparsity": 1e-4, "sparsity_on": "attention", "augment": "default",
+    "initialisation": "default",
+}  # fmt: skip
+
+
+def test_what_an_older_version_wrote_is_read_as_it_was_trained():
+    assert Recipe.from_json(OLD) == Recipe(name="old", epochs=3, sparsity=1e-4)
+    for on in ("norms", "all"):
+        assert Recipe.from_json({**OLD, "sparsity_on": on}).sparsity_closing
+    asked = {**OLD, "sparsity_on": "norms", "sparsity_closing": False}
+    assert not Recipe.from_json(asked).sparsity_closing
+    assert not Recipe.from_json({**OLD, "sparsity_on": "norms", "sparsity": 0.0}).sparsity_closing

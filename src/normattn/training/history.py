@@ -11,7 +11,7 @@ from torch import nn
 from ..attention import Gate
 from ..model.sparsify import scale_factors
 
-_FIRST, _LAST, _EDGES = -8, 1, 28  # powers of ten, with three edges to each
+_FIRST, _LAST, _EDGES = -8, 1, 37  # powers of ten, with four edges to each
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,10 @@ class Penalty:
 
         SGD: lr / (1 - momentum). torch's momentum repeats each gradient in later steps; of this
         step it knows nothing.
-        AdamW: lr / (√v + ε) for each element, v being its mean of squared gradients, which divides
-        what its step makes of them. No less than p is taken for the divisor: at rest the gradient
-        is -p·sign(scale), so √v >= p, and a scale without gradients moves by lr as Adam's do.
+        AdamW: lr / (√v + ε) for each element, v being its mean of squared gradients, by which the
+        step divides what it was given. But no more than the longest step of AdamW's own, 7 lr:
+        where p balances the gradients v never asks for more, and a scale without any is not
+        thrown to zero at once.
         """
         if self.by != "proximal" or not self.scales:
             return
@@ -114,6 +115,9 @@ def _threshold(p: float, scale: Tensor, group: dict[str, Any], state: Any) -> fl
         return lr * p / (1 - float(group["momentum"]))
     if "exp_avg_sq" not in state:  # no gradient has come yet
         return lr
-    correction = 1 - group["betas"][1] ** float(state["step"])
+    first, second = group["betas"]
+    correction = 1 - second ** float(state["step"])
     divisor: Tensor = (state["exp_avg_sq"] / correction).sqrt_().add_(group["eps"])
-    return lr * p / divisor.clamp_(min=p)
+    # By Cauchy and Schwarz, how far a mean of gradients can exceed the root of that of squares.
+    longest = (1 - first) / math.sqrt((1 - second) * (1 - first**2 / second))
+    return (lr * p / divisor).clamp_(max=lr * longest)
