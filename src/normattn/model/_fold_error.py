@@ -1,5 +1,7 @@
 """How far two models are from each other, measured on images."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ def measure(
             total.add(original(inputs), folded(inputs), labels)
     return FoldError(
         largest=total.largest,
-        relative=total.largest / total.scale if total.scale else total.largest,
+        relative=total.relative,
         changed=total.share(total.changed),
         accuracy=total.share(total.right) if total.labelled else None,
         folded_accuracy=total.share(total.folded_right) if total.labelled else None,
@@ -35,28 +37,46 @@ class Sums:
 
     def __init__(self) -> None:
         self.largest = self.scale = 0.0
+        self.noise = self.signal = 0.0
         self.images = self.changed = self.right = self.folded_right = 0
         self.labelled = True
 
-    def add(self, expected: object, got: object, labels: Tensor | None) -> None:
-        """Count one batch; outputs that are no (B, classes) scores have no class to change."""
+    @property
+    def relative(self) -> float:
+        """The largest difference, by the largest output."""
+        return self.largest / self.scale if self.scale else self.largest
+
+    @property
+    def rms(self) -> float:
+        """The root mean square of the differences, by that of the outputs."""
+        return math.sqrt(self.noise / self.signal) if self.signal else math.sqrt(self.noise)
+
+    def look(self, expected: object, got: object) -> Tensor | None:
+        """Measure the differences; return the images' classes if there are any to return."""
         pairs = list(zip(_tensors(expected), _tensors(got), strict=True))
         for a, b in pairs:
-            self.largest = _largest(self.largest, a.double() - b.double())
+            difference = b.double() - a.double()
+            self.largest = _largest(self.largest, difference)
             self.scale = _largest(self.scale, a.double())
-        first, second = pairs[0]
-        self.images += len(first)
-        if len(pairs) > 1 or first.ndim != 2:
+            self.noise += float(difference.square().sum())
+            self.signal += float(a.double().square().sum())
+        scores = len(pairs) == 1 and pairs[0][0].ndim == 2
+        return torch.stack([t.argmax(1) for t in pairs[0]]) if scores else None
+
+    def add(self, expected: object, got: object, labels: Tensor | None) -> None:
+        """Count one batch; outputs that are no (B, classes) scores have no class to change."""
+        classes = self.look(expected, got)
+        self.images += len(next(_tensors(expected)))
+        if classes is None or labels is None:
             self.labelled = False
+        if classes is None:
             return
-        best, folded_best = first.argmax(1), second.argmax(1)
-        self.changed += int((best != folded_best).sum())
-        if labels is None:
-            self.labelled = False
-            return
-        truth = labels.to(best.device)
-        self.right += int((best == truth).sum())
-        self.folded_right += int((folded_best == truth).sum())
+        best, other = classes
+        self.changed += int((best != other).sum())
+        if labels is not None:
+            truth = labels.to(best.device)
+            self.right += int((best == truth).sum())
+            self.folded_right += int((other == truth).sum())
 
     def share(self, count: int) -> float:
         """Return a count as a fraction of the images."""

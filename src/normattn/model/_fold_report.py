@@ -1,6 +1,7 @@
 """What folding did, site by site, and the error that it made."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -102,6 +103,13 @@ class FoldReport:
         return "\n".join([*lines, _sentence(self.error)])
 
 
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return rows of text as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in rows]
+    return [f"  {'  '.join(row)}".rstrip() for row in padded]
+
+
 def _table(sites: tuple[FoldedGateSite, ...]) -> list[str]:
     rows: list[tuple[str, ...]] = [("site", "gate", "lowest", "highest", "range", "became")]
     for site in sites:
@@ -110,9 +118,7 @@ def _table(sites: tuple[FoldedGateSite, ...]) -> list[str]:
         became += f" ({site.note})" if site.note else ""
         cells = ["–" if n is None else f"{n:.4g}" for n in numbers]
         rows.append((site.site, site.gate, *cells, became))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    padded = [[c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in rows]
-    return [f"  {'  '.join(row)}".rstrip() for row in padded]
+    return aligned(rows)
 
 
 def _sentence(error: FoldError) -> str:
