@@ -86,12 +86,14 @@ def build(source: HostSpec | Builder, records: Sequence[Grafted], state: State) 
         else:  # a stranger's function may compute with its parameters, so it gets them filled
             model = _from_builder(source, records)
     shapes = {name: tensor.shape for name, tensor in state.items()}
-    if shapes != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+    fresh: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    if shapes != {name: tensor.shape for name, tensor in fresh.items()}:
         _resize(model, shapes, records)
+        fresh = model.state_dict(keep_vars=True)
         if isinstance(source, HostSpec):
             _require_outputs(model, source.num_classes)
     # Assigned and not copied, which keeps the types that the weights were saved in.
-    model.load_state_dict(_tied_alike(model, state), assign=True)
+    model.load_state_dict(_tied_alike(fresh, state), assign=True)
     return model
 
 
@@ -135,11 +137,11 @@ def _require_outputs(model: nn.Module, count: int) -> None:
     )
 
 
-def _tied_alike(model: nn.Module, state: State) -> dict[str, Tensor]:
-    """Give names that share a parameter in ``model`` one parameter of ``state``, too."""
+def _tied_alike(fresh: State, state: State) -> dict[str, Tensor]:
+    """Give names that share a parameter in the ``fresh`` model one parameter of ``state``, too."""
     names: dict[int, str] = {}
     given = dict(state)
-    for name, tensor in model.state_dict(keep_vars=True).items():
+    for name, tensor in fresh.items():
         first = names.setdefault(id(tensor), name)
         if first != name and first in given and isinstance(tensor, nn.Parameter):
             if not isinstance(given[first], nn.Parameter):

@@ -9,6 +9,8 @@ Three forms hold the same two things, a page of JSON and weights::
 
 import hashlib
 import json
+import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +59,22 @@ class Found:
         That of the weights' file, as ``sha256sum`` gives it; of a file that holds its own checksum,
         with these 64 digits set to 0: so every bit of either is covered.
         """
-        if not self.alone:
-            return _files.sha256(self.weights)
         with self.weights.open("rb") as file:
-            length = file.read(8)
-            header = file.read(int.from_bytes(length, "little"))
+            if not os.fstat(file.fileno()).st_size:
+                return hashlib.sha256().hexdigest()
+            # Mapped and hashed by one call, which lets other threads run all the while.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return self._digest(content)
+
+    def _digest(self, content: mmap.mmap) -> str:
+        digest, start = hashlib.sha256(), 0
+        if self.alone:
+            start = 8 + int.from_bytes(content[:8], "little")
             claimed = str(self.page[_CHECKSUM]).encode()
-            digest = hashlib.sha256(length + header.replace(claimed, _BLANK, 1))
-            return hashlib.file_digest(file, lambda: digest).hexdigest()
+            digest.update(content[:start].replace(claimed, _BLANK, 1))
+        with memoryview(content) as view, view[start:] as rest:
+            digest.update(rest)
+        return digest.hexdigest()
 
 
 def find(path: Path) -> Found:
@@ -109,8 +119,7 @@ def _find_in_file(path: Path) -> Found:
         raise ArtifactError(not_ours(path, kind(path) + more))
     text, digits = entries.get(KEY), entries.get(_CHECKSUM, "")
     if text is None or text == _BESIDE:
-        got = "weights without the description that goes with them"
-        raise ArtifactError(not_ours(path, got))
+        raise ArtifactError(not_ours(path, "weights without their description"))
     try:
         page = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -131,16 +140,10 @@ def _entries(path: Path) -> Mapping[str, str] | None:
 
 def write_folder(folder: Path, page: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
     """Write the weights, and ``page`` with their checksum, into a folder that is there."""
-    content = beside(state)
+    content = to_bytes(dict(state), metadata={KEY: _BESIDE})
     page = {**page, _CHECKSUM: hashlib.sha256(content).hexdigest()}
     _files.write_bytes(folder / WEIGHTS, content)
     _files.write_json(folder / INFO, page)
-
-
-def beside(state: Mapping[str, Tensor]) -> bytes:
-    """Return a file of weights whose page is kept in another file."""
-    content: bytes = to_bytes(dict(state), metadata={KEY: _BESIDE})
-    return content
 
 
 def write_file(path: Path, page: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
@@ -171,7 +174,7 @@ def require_replaceable(path: Path) -> None:
         return
     config, page, weights = (path / name for name in (CONFIG, INFO, WEIGHTS))
     if page.exists():
-        if not _describes(page):
+        if "format" not in _content(page):
             raise ArtifactError(_occupied(page, kind(page)))
     elif config.exists() and weights.exists():
         raise ArtifactError(_occupied(path, f"one with a {CONFIG}, whose weights those are"))
@@ -184,12 +187,18 @@ def is_file_form(path: Path) -> bool:
     return path.suffix == SUFFIX and not path.is_dir()
 
 
-def _describes(page: Path) -> bool:
+def holds_hub_page(config: Path) -> bool:
+    """Tell whether this is the config.json of an artifact."""
+    return isinstance(_content(config).get(KEY), dict)
+
+
+def _content(page: Path) -> dict[str, Any]:
+    """Return what a file of JSON says, nothing if it is none."""
     try:
         content = _files.read_json(page)
     except (RunError, OSError, RecursionError):
-        return False
-    return isinstance(content, dict) and "format" in content
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _occupied(path: Path, got: str) -> str:
@@ -204,6 +213,15 @@ def not_ours(path: Path, got: str) -> str:
     return (
         f"{path}: expected a folder with {INFO} and {WEIGHTS}, or one {SUFFIX} file of normattn, "
         f"got {got}. Give what normattn.save or a training made."
+    )
+
+
+def damaged(found: Found) -> str:
+    """Return the message for weights of another checksum."""
+    return (
+        f"{found.weights}: expected the checksum that it was saved with, got another checksum "
+        f"({kind(found.weights)}). "
+        "The file is damaged or was replaced; copy it again."
     )
 
 

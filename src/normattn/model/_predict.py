@@ -48,6 +48,10 @@ class Prediction:
         pairs = zip(found.indices.tolist(), found.values.tolist(), strict=True)
         return tuple((self.classes[index], value) for index, value in pairs)
 
+    def to_json(self, count: int = 5) -> list[dict[str, str | float]]:
+        """Return `top` as plain values: ``class`` and ``probability``."""
+        return [{"class": name, "probability": value} for name, value in self.top(count)]
+
     def __str__(self) -> str:
         return f"{self.label} {100 * self.probability:.1f} %"
 

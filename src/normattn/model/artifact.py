@@ -26,9 +26,9 @@ from ._artifact_files import INFO as INFO
 from ._artifact_files import WEIGHTS as WEIGHTS
 from ._artifact_files import (
     Found,
+    damaged,
     find,
     is_file_form,
-    kind,
     not_ours,
     require_replaceable,
     write_file,
@@ -161,15 +161,17 @@ def load(path: Path | str, builder: Builder | None = None) -> "Loaded":
             # Clones: the file gives views of itself at odd addresses, where sums round otherwise.
             state = {name: tensor.clone() for name, tensor in load_file(found.weights).items()}
             model = build(source, info.grafts, state)
-        except (SafetensorError, InputError, RuntimeError) as error:
+        except Exception as error:  # damaged files break anything; what is to blame comes below
             problem = error
     if checksum.result() != info.sha256:
-        raise ArtifactError(_damaged(found))
-    if problem is not None:
+        raise ArtifactError(damaged(found)) from problem
+    if isinstance(problem, SafetensorError | InputError | RuntimeError):
         raise ArtifactError(
             f"{path}: expected weights that fit the model that they are described as, got: "
             f"{problem}. Save the model again with this version of normattn."
         ) from problem
+    if problem is not None:
+        raise problem
     model.eval()
     attach(model, info.classes, info.preprocessing, info.slimming)
     return cast("Loaded", model)
@@ -221,11 +223,3 @@ def _require_rebuildable(
             f"and slim made, got others: {error} Undo changes made by hand; a folded model is "
             "exported, not saved."
         ) from error
-
-
-def _damaged(found: Found) -> str:
-    where = "its own checksum" if found.alone else f"the weights that {INFO} describes"
-    return (
-        f"{found.weights}: expected {where}, got another checksum ({kind(found.weights)}). "
-        "The file is damaged or was replaced; copy it again."
-    )
