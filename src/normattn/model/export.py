@@ -14,6 +14,7 @@ from ._export_about import check_output, describe_model
 from ._export_check import compare, parity
 from ._export_files import check_format, check_target, publish, size, workspace
 from ._export_int8 import GateLevels as GateLevels
+from ._export_job import CALIBRATION_IMAGES as CALIBRATION_IMAGES
 from ._export_job import Job
 from ._export_pt2 import UNSAFE
 from ._export_report import ExportReport as ExportReport
@@ -76,8 +77,8 @@ def export(
         Fault: the file's outputs are not the model's.
     """
     path = Path(path)
-    check_format(to, int8)
-    _check(model, path, to, int8, data, calibration, rounds)
+    check_export(path, to, int8=int8, tolerance=tolerance, data=data, calibration=calibration)
+    _check(model, data, calibration, rounds)
     source = _in_float32(model)
     folded = fold(source, tolerance=tolerance, data=data, input_size=input_size)
     images = noise(source, input_size) if data is None else _first(source, data)
@@ -131,27 +132,45 @@ def _rows(
     return rows
 
 
-def _check(
-    model: nn.Module,
-    path: Path,
+def check_export(
+    path: Path | str,
     to: str,
-    int8: bool,
-    data: Batches | None,
-    calibration: Batches | None,
-    rounds: int,
+    *,
+    int8: bool = False,
+    tolerance: float | None = None,
+    data: object = None,
+    calibration: object = None,
+) -> None:
+    """Refuse what can be refused before a model and data are read; `export` asks the same.
+
+    Raises:
+        ConfigError: an unknown format, a package that is not installed, int8 or a tolerance without
+            images.
+        RunError: ``path`` exists or cannot be written.
+    """
+    check_format(to, int8)
+    if int8 and data is None and calibration is None:
+        raise ConfigError(
+            "export: expected data with int8, got none. The ranges of int8 are measured on real "
+            "images; give data (--data), or calibration."
+        )
+    if tolerance is not None and data is None:
+        raise ConfigError(
+            "export: expected data with a tolerance, got none. The ranges of gates are measured on "
+            "real images; give data (--data)."
+        )
+    check_target(Path(path), to)
+
+
+def _check(
+    model: nn.Module, data: Batches | None, calibration: Batches | None, rounds: int
 ) -> None:
     refuse_unfoldable("export", model)
     for batches in (data, calibration):
         if batches is not None:
             check_batches("export", batches)
-    if int8 and data is None and calibration is None:
-        raise ConfigError(
-            "export: expected data with int8, got none. The ranges of int8 are measured on real "
-            "images; give data=, or calibration=."
-        )
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
         raise ConfigError(f"export: expected rounds to be an integer >= 0, got {rounds!r}.")
-    check_target(path, to)
 
 
 def _in_float32(model: nn.Module) -> nn.Module:
