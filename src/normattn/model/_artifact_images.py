@@ -65,7 +65,7 @@ class Preprocessing:
         if not _numbers([crop], (int, float)) or not 0 < crop <= 1:
             raise _wrong(who, "crop_pct: a share above 0, at most 1", crop)
         method = given.get("interpolation", "bilinear")
-        if method not in _METHODS:
+        if not isinstance(method, str) or method not in _METHODS:
             raise _wrong(who, f"interpolation: one of {', '.join(_METHODS)}", method)
         if given.get("crop_mode", "center") != "center":
             raise _wrong(who, "crop_mode: center", given["crop_mode"])

@@ -107,7 +107,8 @@ def _push(folder: Path, repo_id: str, private: bool | None, message: str, token:
     except HFValidationError as error:
         raise ConfigError(_no_name(repo_id, str(error))) from error
     except Exception as error:  # the client, its HTTP library and the system raise as they like
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        first = str(error).strip().partition("\n")[0].rstrip(".")
+        reason = f"{type(error).__name__}: {first}"
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if status in (401, 403) or type(error).__name__ == "LocalTokenNotFoundError":
             raise ConfigError(
