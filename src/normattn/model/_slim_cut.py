@@ -11,7 +11,7 @@ from torch import nn
 from ..attention._narrow import narrow
 from ._groups import Group
 from ._insertion import MARK, mark
-from ._slim_standins import GateStandIn, Keeps, PadStandIn
+from ._slim_standins import GateStandIn, Keeps, PadStandIn, keeps
 from .cifar_resnet import Subsample
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -35,7 +35,7 @@ def cuts(removed: Iterable[tuple[Group, Iterable[int]]]) -> Cuts:
 
 def apply(root: nn.Module, wanted: Cuts) -> None:
     """Cut all layers, or none if one cannot be cut."""
-    with _undone_on_error(root, {name for name, _ in wanted}):
+    with all_or_nothing(root, {name for name, _ in wanted}):
         for (name, role), gone in wanted.items():
             if role == "scale":
                 _cut_scale(root, name, gone)
@@ -76,9 +76,26 @@ def width(layer: nn.Module, role: str) -> int:
     return layer.num_features
 
 
+def width_of(root: nn.Module, name: str, role: str) -> int:
+    """Return the size of what a plan names: a layer's dimension, or a parameter's.
+
+    Raises:
+        AttributeError, AssertionError: the model has no such thing.
+    """
+    if role != "scale":
+        layer = root.get_submodule(name)
+        return layer.added if isinstance(layer, Subsample) else width(layer, role)
+    owner, _, key = name.rpartition(".")
+    parameter = getattr(root.get_submodule(owner), key)
+    return max(parameter.shape)
+
+
 def _cut_gate(attention: nn.Module, kept: list[int]) -> None:
-    if isinstance(attention, Keeps):
+    if keeps(attention):
+        assert isinstance(attention, Keeps)
         attention.keep_channels(kept)
+    elif isinstance(attention, Keeps):  # one that runs at any width
+        attention.channels = len(kept)
     record = mark(attention)
     if record is not None:
         setattr(attention, MARK, dataclasses.replace(record, kept=len(kept)))
@@ -132,8 +149,8 @@ def _cut_scale(root: nn.Module, name: str, gone: frozenset[int]) -> None:
 
 
 @contextlib.contextmanager
-def _undone_on_error(root: nn.Module, names: set[str]) -> Iterator[None]:
-    """Put modules back as they were where cutting one of them fails."""
+def all_or_nothing(root: nn.Module, names: set[str]) -> Iterator[None]:
+    """Put modules back as they were where changing one of them fails."""
     touched = [m for name in names for m in _owner(root, name).modules()]
     before = [(m, _contents(m)) for m in dict.fromkeys(touched)]
     try:

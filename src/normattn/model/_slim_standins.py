@@ -7,12 +7,14 @@ scale each channel by itself.
 
 import copy
 import math
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from ..attention import Gate
 from ..errors import UnsupportedModel
 from ._insertion import mark
 from .cifar_resnet import Subsample
@@ -95,22 +97,27 @@ class StandingIn:
     Args:
         module: the copy, on the CPU, in float32 and evaluation mode.
         example: one image of noise.
-        zeros: where the model's scale factors are exactly zero, by name of the parameter.
+        zeros: where scale factors of the model are exactly zero, by name of the parameter, and what
+            it has there; with each norm's scales its shifts in the same places.
     """
 
-    def __init__(self, module: nn.Module, example: Tensor, zeros: dict[str, Tensor]) -> None:
+    def __init__(
+        self, module: nn.Module, example: Tensor, zeros: dict[str, tuple[Tensor, Tensor]]
+    ) -> None:
         self.module = module
         self.example = example
         self.zeros = zeros
+        self.seconds = 0.0  # what one image took
 
     def draw(self, seed: int = 0, *, zeros: bool = False) -> None:
-        """Draw all weights anew; with ``zeros`` scales that are zero in the model stay zero."""
+        """Draw all weights anew; ``zeros``: channels of zero scale keep it, and their shift."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
                 _draw(parameter, generator)
                 if zeros and name in self.zeros:
-                    parameter.masked_fill_(self.zeros[name], 0)
+                    where, values = self.zeros[name]
+                    parameter.copy_(torch.where(where, values, parameter))
             for name, buffer in self.module.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
                     buffer.fill_(name.endswith("var"))
@@ -119,7 +126,7 @@ class StandingIn:
         """Return the first output of the copy, or of a changed copy of it, on the example."""
         with torch.no_grad():
             y = (module or self.module)(self.example)
-        return next(iter(_tensors(y)))
+        return next(iter(tensors(y)))
 
 
 def standing_in(model: nn.Module, example_input: Tensor) -> StandingIn:
@@ -133,21 +140,36 @@ def standing_in(model: nn.Module, example_input: Tensor) -> StandingIn:
     for parameter in module.parameters():
         parameter.requires_grad_(True)
     module.train(False)
-    zeros = {name: p.detach() == 0 for name, p in module.named_parameters() if _is_scale(p)}
-    zeros = {name: where for name, where in zeros.items() if where.any()}
+    zeros = _zeros(module)
     shape = (1, *example_input.shape[1:])
     example = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     copied = StandingIn(module, example, zeros)
     try:
         _replace(module, example)
         copied.draw()
+        start = time.perf_counter()
         copied.run()
+        copied.seconds = time.perf_counter() - start
     except Exception as error:
         raise UnsupportedModel(
             f"find_groups: expected a model that takes a batch of shape {shape}, got "
             f"{type(error).__name__}: {error}. Check example_input."
         ) from error
     return copied
+
+
+def _zeros(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    parameters = dict(module.named_parameters())
+    found = {}
+    for name, parameter in parameters.items():
+        where = parameter.detach() == 0
+        if not _is_scale(parameter) or name.endswith("bias") or not where.any():
+            continue
+        found[name] = (where, parameter.detach().clone())
+        shift = parameters.get(f"{name.removesuffix('weight')}bias")
+        if shift is not None and shift.shape == parameter.shape:
+            found[f"{name.removesuffix('weight')}bias"] = (where, shift.detach().clone())
+    return found
 
 
 def _replace(root: nn.Module, example: Tensor) -> None:
@@ -168,17 +190,27 @@ def _replace(root: nn.Module, example: Tensor) -> None:
             root.set_submodule(name, PadStandIn(module, padded[module]))
 
 
+def keeps(module: nn.Module) -> bool:
+    """Return whether attention says itself how it is narrowed."""
+    own = getattr(type(module), "keep_channels", None)
+    return isinstance(module, Keeps) and own is not Gate.keep_channels
+
+
 def _gate(name: str, module: nn.Module) -> GateStandIn:
     record = mark(module)
-    if isinstance(module, Keeps):
+    if keeps(module):
+        assert isinstance(module, Keeps)
         singles = tuple((i,) for i in range(module.channels))
         choices = getattr(module, "unit_choices", lambda: (singles,))()
         return GateStandIn(module.channels, choices, None)
     # Another's attention says nothing about its width. What runs on fewer channels as it is, such
     # as ECA, has none of its own.
+    obstacle = f"attention without keep_channels(kept) ({type(module).__name__} at {name!r})"
+    if record is None:
+        assert isinstance(module, Keeps)
+        return GateStandIn(module.channels, (), obstacle)
     channels: int = record.kept or record.channels
     fits = channels > 1 and takes_any_width(module, channels, record.size)
-    obstacle = f"attention without keep_channels(kept) ({type(module).__name__} at {name!r})"
     return GateStandIn(channels, (), None if fits else obstacle)
 
 
@@ -224,11 +256,12 @@ def _draw(parameter: Tensor, generator: torch.Generator) -> None:
     parameter.uniform_(-bound, bound, generator=generator)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in what a model returned."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+        yield from tensors(list(value.values()))
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors(item)

@@ -1,0 +1,220 @@
+"""Make a trained model narrower: plan which channels go, then remove them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import ConfigError, UnsupportedModel
+from ._groups import Group
+from ._slim_checks import check_model
+from ._slim_choice import Choice
+from ._slim_cost import Costs
+from ._slim_cut import all_or_nothing, apply, width_of
+from ._slim_dead import find_dead
+from ._slim_fold import fingerprint, fold
+from ._slim_graph import connect
+from ._slim_options import check_options, like, scored_by, without
+from ._slim_plan import Cost as Cost
+from ._slim_plan import Fold as Fold
+from ._slim_plan import GroupPlan, LayerPlan, SlimPlan
+from ._slim_search import Search, read_target
+from ._slim_standins import standing_in
+from ._slim_trial import tried
+from .fuse import plain
+from .salience import Salience, salience
+
+
+def plan_slim(
+    model: nn.Module,
+    example_input: Tensor,
+    target: Mapping[str, float],
+    criterion: str | Salience = "bn-scale",
+    *,
+    data: Iterable[tuple[Tensor, Tensor]] | None = None,
+    across: str = "group",
+    round_to: int = 8,
+    least: float = 1 / 8,
+    skip: Iterable[str] = (),
+    seed: int = 0,
+) -> SlimPlan:
+    """Plan which channels of a model go; the model is left as it is.
+
+    The channels that go are the least salient of each group of coupled channels, each group giving
+    the same fraction; or the least salient of the whole model, below one threshold. Which fraction
+    is enough for the target is searched for: multiply-adds and parameters are counted, latency is
+    measured on the example's batch, in turns with the model as it is. Layers whose channels have to
+    stay are named in the plan, and the rest goes on.
+
+    Args:
+        model: the model, plain or fused, on any device.
+        example_input: a batch of images ``(B, C, H, W)``, for latency as large as will be used.
+        target: one of ``{"channels": f}``, the fraction that goes of every group; ``{"speedup":
+            s}``, the latency before divided by that after; ``{"flops": r}`` or ``{"params": r}``,
+            the part of the multiply-adds or parameters that may be left; ``{"latency_ms": t}``.
+        criterion: a name of `normattn.salience`'s, or what that returned for this model.
+        data: what the criterion looks at: (inputs, labels) batches.
+        across: rank channels in each "group", or in the whole "model".
+        round_to: what the widths that are left should be multiples of: hardware is no faster in
+            between. A group that is narrower, or goes in larger sets, is left out of this.
+        least: the share of its channels that each group keeps at least.
+        skip: patterns of layers whose output channels stay.
+        seed: of the criterion "random".
+
+    Returns:
+        The plan. One that cannot reach its target has ``reached`` False, removes as much as may go
+        and says in ``note`` what that gives.
+
+    Raises:
+        ConfigError: an unknown target, criterion or pattern, a number out of its range, or nothing
+            to rank.
+        UnsupportedModel: the model is compiled, wrapped, scripted, quantised or on the meta device,
+            or cannot take the example.
+
+    Example:
+        >>> import torch
+        >>> from normattn.model.hosts import host
+        >>> plan = plan_slim(host("resnet20", 10), torch.zeros(1, 3, 32, 32), {"channels": 0.5})
+        >>> plan.before.parameters, plan.after.parameters
+        (269722, 68642)
+    """
+    kind, value = read_target(target)
+    check_options(across, round_to, least)
+    check_model("plan_slim", model, example_input)
+    example_input = like(model, example_input)
+    copied = standing_in(model, example_input)
+    everything = tried(copied, connect(copied))
+    groups = without(everything, skip)
+    if not groups.groups:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in groups.refused[:3])
+        raise ConfigError(
+            f"plan_slim: expected a model with channels that can be removed, got none in "
+            f"{type(model).__name__} ({reasons or 'it has no layers'}). There is nothing to rank."
+        )
+    ranked = criterion
+    if not isinstance(ranked, Salience):
+        ranked = salience(
+            model, ranked, data, example_input=example_input, groups=groups, seed=seed
+        )
+    scored = scored_by(groups, ranked)
+    choice = Choice(scored, ranked.scores, across, round_to, least)
+    found = Search(choice, Costs(model, example_input, scored, copied.seconds)).run(kind, value)
+    dead = find_dead(model, copied, groups, example_input)
+    unranked = [
+        (group.name, f"{ranked.criterion} does not rank it")
+        for group in groups.groups
+        if group not in scored
+    ]
+    folds = dead.folds_of(found.removed, groups)
+    return SlimPlan(
+        target={kind: value},
+        criterion=ranked.criterion,
+        across=across,
+        round_to=round_to,
+        fraction=found.fraction,
+        groups=tuple(_group_plan(model, g, found.removed.get(g.name, ())) for g in scored),
+        refused=(*groups.refused, *unranked),
+        before=found.before,
+        after=found.after,
+        reached=found.reached,
+        note=found.note,
+        folds=folds,
+        weights=fingerprint(model) if folds else None,
+    )
+
+
+def plan_dead(model: nn.Module, example_input: Tensor) -> SlimPlan:
+    """Plan to remove what does nothing: channels whose scale is exactly zero.
+
+    What they hold, a constant, moves on into the layers behind, so the outputs stay as they are (up
+    to rounding). Where that is not possible the channels stay, and the plan names their groups.
+
+    Raises:
+        ConfigError, UnsupportedModel: as for `plan_slim`.
+    """
+    check_model("plan_dead", model, example_input)
+    example_input = like(model, example_input)
+    copied = standing_in(model, example_input)
+    groups = tried(copied, connect(copied))
+    dead = find_dead(model, copied, groups, example_input)
+    costs = Costs(model, example_input, groups.groups)
+    return SlimPlan(
+        target={"dead": 1.0},
+        criterion="scale of exactly zero",
+        across="group",
+        round_to=1,
+        fraction=0.0,
+        groups=tuple(_group_plan(model, g, dead.channels.get(g.name, ())) for g in groups.groups),
+        refused=(*groups.refused, *dead.left),
+        before=costs.count({}),
+        after=costs.count(dead.channels),
+        reached=True,
+        note="",
+        folds=dead.folds,
+        weights=fingerprint(model) if dead.folds else None,
+    )
+
+
+def dead_channels(model: nn.Module, example_input: Tensor) -> Mapping[str, tuple[int, ...]]:
+    """Return the channels, by group, that can go without a trace: their scale is exactly zero.
+
+    Raises:
+        ConfigError, UnsupportedModel: as for `plan_slim`.
+    """
+    plan = plan_dead(model, example_input)
+    return {group.name: group.removed for group in plan.groups if group.removed}
+
+
+def slim(model: nn.Module, plan: SlimPlan) -> nn.Module:
+    """Remove what a plan says, in place, and return the model.
+
+    Either all of it goes or the model stays as it is. What channels of zero scale held is moved on
+    into the layers behind. An optimizer that knew the parameters has to be made again.
+
+    Raises:
+        UnsupportedModel: the model is not the one that was planned for, or cannot be changed.
+    """
+    check_model("slim", model)
+    layers = [layer for group in plan.groups for layer in group.layers if layer.removed]
+    _check_planned(model, plan)
+    wanted: dict[tuple[str, str], set[int]] = {}
+    for layer in layers:
+        wanted.setdefault((layer.layer, layer.role), set()).update(layer.removed)
+    touched = {name for name, _ in wanted} | {each.into.rpartition(".")[0] for each in plan.folds}
+    with plain(model), all_or_nothing(model, touched):
+        fold(model, plan.folds)
+        apply(model, {key: frozenset(gone) for key, gone in wanted.items()})
+    return model
+
+
+def _group_plan(model: nn.Module, group: Group, removed: tuple[int, ...]) -> GroupPlan:
+    layers = tuple(
+        LayerPlan(
+            member.layer,
+            member.role,
+            width_of(model, member.layer, member.role),
+            tuple(index for channel in removed for index in member.channels[channel]),
+        )
+        for member in group.members
+    )
+    return GroupPlan(group.name, group.width, group.width - len(removed), removed, layers)
+
+
+def _check_planned(model: nn.Module, plan: SlimPlan) -> None:
+    for group in plan.groups:
+        for layer in group.layers:
+            try:
+                now: Any = width_of(model, layer.layer, layer.role)
+            except (AttributeError, KeyError, AssertionError, TypeError):
+                now = "none such"
+            if now != layer.width:
+                raise UnsupportedModel(
+                    f"slim: expected the model that the plan was made for, with {layer.width} "
+                    f"channels ({layer.role}) at {layer.layer!r}, got {now}. Plan again for this "
+                    "model."
+                )
+    if plan.weights is not None and fingerprint(model) != plan.weights:
+        raise UnsupportedModel(
+            "slim: expected the weights that the plan was made for, since it moves constants that "
+            "channels of zero scale hold, got others. Plan again for this model."
+        )
