@@ -87,6 +87,6 @@ def _allowed(group: Group, round_to: int, least: float) -> list[int]:
     step = 1
     if size.is_integer():
         step = math.lcm(int(size), round_to) // int(size)
-    if step > total:  # narrower than what its width should be a multiple of: it cannot be
+    if step >= total:  # no multiple below it
         step = 1
     return [k for k in range(1, total) if k >= lowest and k % step == 0] + [total]

@@ -78,11 +78,11 @@ class Search:
         given = _share(self.choice, removed)
         most = _share(self.choice, self.choice.removed(1.0))
         note = ""
-        if most < value:
+        if most < value - 1e-9:
             note = f"The most that may go is {most:.3g} of the channels (least, round_to)."
         elif abs(given - value) > 0.005:
             note = f"Of the channels {given:.3g} go: widths are rounded to what they may be."
-        return self._found(value, removed, most >= value, note)
+        return self._found(value, removed, most >= value - 1e-9, note)
 
     def _counted(self, kind: Kind, value: float) -> Found:
         name = "multiply_adds" if kind == "flops" else "parameters"

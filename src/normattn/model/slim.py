@@ -55,8 +55,9 @@ def plan_slim(
         criterion: a name of `normattn.salience`'s, or what that returned for this model.
         data: what the criterion looks at: (inputs, labels) batches.
         across: rank channels in each "group", or in the whole "model".
-        round_to: what the widths that are left should be multiples of: hardware is no faster in
-            between. A group that is narrower, or goes in larger sets, is left out of this.
+        round_to: what the widths that are left are multiples of: hardware is no faster in between.
+            A group that could not get narrower then, as it is too narrow already or goes in sets of
+            another size, is left out of this.
         least: the share of its channels that each group keeps at least.
         skip: patterns of layers whose output channels stay.
         seed: of the criterion "random".
@@ -76,7 +77,7 @@ def plan_slim(
         >>> from normattn.model.hosts import host
         >>> plan = plan_slim(host("resnet20", 10), torch.zeros(1, 3, 32, 32), {"channels": 0.5})
         >>> plan.before.parameters, plan.after.parameters
-        (269722, 68642)
+        (269722, 68050)
     """
     kind, value = read_target(target)
     check_options(across, round_to, least)
