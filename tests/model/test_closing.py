@@ -60,7 +60,9 @@ def test_fused_models_are_seen_as_plain_ones():
     model = normattn.host("resnet20", 4)
     expected = closing_norms(model, torch.zeros(1, 3, 32, 32))
     fused = normattn.fuse(model)
+    before = str(normattn.fused(fused))
     assert closing_norms(fused, torch.zeros(1, 3, 32, 32)) == expected
+    assert str(normattn.fused(fused)) == before  # what has run is counted, and this was no run
     assert type(fused.layer1[0]).__name__.startswith("Fused")
 
 
@@ -100,6 +102,22 @@ class Joined(nn.Module):
 
 def test_what_is_not_learned_is_looked_through():
     assert closing_norms(Joined(), IMAGE) == ("branch.1.weight",)
+
+
+class Pooled(nn.Module):
+    """A block whose shortcut has no norm; what it is given may come straight from one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        return self.conv(x) + nn.functional.avg_pool2d(x, 2)
+
+
+def test_what_a_block_is_given_is_not_in_front_of_its_addition():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), Pooled())
+    assert closing_norms(model, IMAGE) == ()
 
 
 def test_the_model_stays_as_it_was():

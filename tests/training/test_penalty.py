@@ -112,6 +112,20 @@ def test_adamw_without_gradients_moves_by_the_learning_rate():
     assert model[0].weight.tolist() == [0.75, 0.75]
 
 
+def test_adamw_with_next_to_no_gradients_throws_nothing_to_zero():
+    """Its steps are no longer than 7.3 learning rates whatever the gradients; nor is this one."""
+    model = nn.Sequential(nn.BatchNorm2d(2))
+    chosen = penalty(
+        model, sparsity=1e-4, sparsity_on="norms", sparsity_by="proximal", sparsity_closing=True
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0)
+    model[0].weight.grad = torch.tensor([1e-12, 1e-1])
+    optimizer.step()
+    before = model[0].weight.detach().clone()
+    chosen.shrink(optimizer, 0)
+    assert (before - model[0].weight.detach()).tolist() == pytest.approx([0.0727, 1e-5], rel=0.02)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_proximal_training_leaves_exact_zeros_and_the_others_none(tiny, data, short, optimizer):
     found = {}

@@ -83,12 +83,13 @@ def test_the_teacher_stays_as_it_was(tiny, data, short):
 
 
 def test_it_has_the_students_precision_and_layout(tiny, data, short):
-    teacher, seen = tiny(seed=1), []
+    teacher, seen = nn.Sequential(tiny(seed=1)[0], nn.Conv2d(8, 8, 3, padding=1), *tiny()[3:]), []
     teacher[0].register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
     recipe = short(epochs=1, distill=0.5, precision="bfloat16", channels_last=True)
     fit(tiny(), data, recipe, seed=3, teacher=teacher)
     assert {output.dtype for _, output in seen} == {torch.bfloat16}
     assert all(output.is_contiguous(memory_format=torch.channels_last) for _, output in seen)
+    assert teacher[1].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_nothing_of_it_is_saved_and_dropout_falls_where_it_did(tiny, data, short, tmp_path):

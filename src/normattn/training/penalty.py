@@ -57,8 +57,9 @@ class Penalty:
     def add_gradients(self, step: int) -> None:
         """Put the penalty's gradients where those of the batch will be added to them.
 
-        Before the batch's, so that both ways sum in one order whatever the parts of a batch; and
-        outside the forward of several processes, each of which contributes the same.
+        After ``zero_grad`` and before the batch's, so that both ways sum in one order whatever the
+        parts of a batch; and outside the forward of several processes, each of which contributes
+        the same.
         """
         if not self.scales:
             return
@@ -66,8 +67,7 @@ class Penalty:
             (self.weight(step) * l1_norm(self.scales)).backward()  # type: ignore[no-untyped-call]
         elif self.by == "subgradient":
             for scale in self.scales:
-                pull = scale.detach().sign().mul_(self.weight(step))
-                scale.grad = pull if scale.grad is None else scale.grad.add_(pull)
+                scale.grad = scale.detach().sign().mul_(self.weight(step))
 
     def shrink(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Take the proximal step that belongs to the optimizer's, which came just before.
