@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from normattn.data import to_float, train_batches
-from normattn.errors import ConfigError, RunError
+from normattn.errors import ConfigError, Fault, RunError
 from normattn.training import fit
 from normattn.training.checkpoint import STATE
 from normattn.training.distributed import Ranks, choose_device
@@ -156,6 +156,13 @@ def test_other_outputs_are_refused_before_a_step(data, short):
     with pytest.raises(ConfigError, match=r"teacher: .* 10 classes, .*\(16, 12\) from Sequential"):
         fit(student, data, short(distill=0.5), seed=3, teacher=linear(outputs=12))
     assert_close(student.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_teacher_without_finite_outputs_is_named(data, short):
+    teacher = linear(seed=1)
+    nn.init.constant_(teacher[1].bias, torch.nan)
+    with pytest.raises(Fault, match="No step was taken; the teacher's outputs are not finite"):
+        fit(linear(), data, short(distill=0.5), seed=3, teacher=teacher)
 
 
 def test_what_is_no_other_model_is_refused(tiny, data, short):

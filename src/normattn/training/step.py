@@ -133,7 +133,7 @@ class Stepper:
         # once. Stacked in float64, which holds both exactly.
         wrong = (logits.argmax(1) != labels).sum()
         value, count = torch.stack([loss.detach().double(), wrong.double()]).tolist()
-        self._require_finite(value, batch, place)
+        self._require_finite(value, batch, place, taught)
         place.loss += value / recipe.accumulate
         place.wrong += int(count)
         return loss / recipe.accumulate
@@ -144,16 +144,20 @@ class Stepper:
             return self.parallel.no_sync()
         return contextlib.nullcontext()
 
-    def _require_finite(self, loss: float, batch: Batch, place: Place) -> None:
+    def _require_finite(
+        self, loss: float, batch: Batch, place: Place, taught: Tensor | None
+    ) -> None:
         if not self.ranks.largest(int(not math.isfinite(loss)))[0]:
             return
         got = f"{loss}" if not math.isfinite(loss) else "another in another process"
         listed = ", ".join(map(str, batch.indices.tolist()))
+        remedy = "lower the learning rate, set clip_norm, or look at these images"
+        if taught is not None and not taught.isfinite().all():
+            remedy = "the teacher's outputs are not finite there: look at it, or at these images"
         raise Fault(
             f"training: expected a finite loss, got {got} at epoch {place.epoch + 1}, batch "
             f"{place.batch + 1} (step {place.step + 1}, learning rate {self.lr:.3g}), images "
-            f"{listed}. No step was taken; lower the learning rate, set clip_norm, or look at "
-            "these images."
+            f"{listed}. No step was taken; {remedy}."
         )
 
     def state(self) -> dict[str, Any]:
