@@ -69,7 +69,7 @@ def test_it_ends_in_the_table_the_verdict_and_the_place(slim, tmp_path):
         ((), "expected one target, got none"),
         (("--speedup", "2", "--latency-ms", "3"), "got speedup 2 and latency_ms 3"),
         (("--flops", "1.5"), "between 0 and 1, got 1.5"),
-        (("--params", "0.001"), "best"),
+        (("--params", "0.001"), "The least that can be left"),
         (("--params", "0.5", "--criterion", "bn-scales"), "Did you mean 'bn-scale'"),
         (("--params", "0.5", "--across", "groups"), "Did you mean 'group'"),
         (("--params", "0.5", "--set", "epoch=3"), "Did you mean 'epochs'"),

@@ -15,6 +15,7 @@ import normattn
 from normattn import _files
 from normattn.data import open_data
 from normattn.errors import ArtifactError, ConfigError, Fault, RunError
+from normattn.model._slim_cost import Costs
 from normattn.training import Interrupted, Job, _slimming_round, evaluate, recipe, run_job
 from normattn.training._slimming_round import Setting
 from normattn.training.slimming import SlimJob, fine_tuning, recorded_threads, run_slim
@@ -24,6 +25,14 @@ WEIGHTS = "model.safetensors"
 
 class Killed(BaseException):
     """Stands for kill -9: nothing catches it, and nothing is tidied up."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_clock():
+    """Have plans measure nothing: that takes seconds, and no target here is a latency."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Costs, "measure", lambda self, removed, final=False: (2.0, 1.0))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +228,9 @@ def test_a_target_out_of_reach_is_refused_with_the_best_before_anything_is_train
     job, run, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(_slimming_round, "fit", None)
-    with pytest.raises(ConfigError, match="best"):
+    with pytest.raises(
+        ConfigError, match=r"expected a target that can be met, got params 0\.001\. The least"
+    ):
         run(dataclasses.replace(job, target={"params": 0.001}), tmp_path)
     assert not (tmp_path / "round-1").exists()
 
@@ -235,14 +246,11 @@ def test_a_finished_slimming_is_returned_and_not_done_again(job, run, whole, mon
 # Writes of files that a kill may come before, as (folder, file).
 MOMENTS = [
     (".", "plan.json"),
-    ("round-1", "plan.json"),
     ("round-1/start", "model.json"),
     ("round-1", "removed.json"),
     ("round-2", "plan.json"),
-    ("round-2", "removed.json"),
     ("round-2", "state.pt"),
     ("round-2", "model.json"),
-    ("round-2", "round.json"),
     (".", "model.json"),
 ]
 

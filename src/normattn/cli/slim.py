@@ -141,7 +141,7 @@ def run(
     processor.keep_memory()
     processor.set_threads(recorded_threads(out))
     record = run_slim(job, out, device=device, progress=progress)
-    profile = measure(out, job.artifact, device=record["machine"]["device"])
+    profile = measure(out, job.artifact)
     write_slimmed(out, profile)
     return record, profile
 

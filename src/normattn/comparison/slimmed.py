@@ -3,6 +3,7 @@
 ::
 
     FOLDER/profile.json         latency of both models, interleaved, measured once
+           model.onnx, export.json      where it was exported
            slim.md              the table, the rounds, how to run it again (`slimmed_page.py`)
            slim.png, slim.svg   the width of every layer, before and after
 """
@@ -19,8 +20,11 @@ from rich.text import Text
 
 from .. import _files
 from ..errors import InputError, RunError
-from ..model.artifact import load
+from ..model.artifact import load, read_info
 from ..model.profile import latency
+from ..training._slimming_start import open_for
+from ..training.exporting import export_with
+from ..training.slimming import SlimJob
 from .costs import BATCHES
 from .protocol import trial_folder
 from .records import RunRecords
@@ -33,7 +37,7 @@ _WARM_UP = 3  # passes of each model that `latency` makes before it times
 
 CAPTION = (
     "Ratio: how many times less; of accuracy, the difference in points. Latencies are medians of "
-    "one interleaved run of both models, as they are loaded, on one thread."
+    "one interleaved run of both models as they are loaded, with as many threads as the plan had."
 )
 
 
@@ -48,25 +52,26 @@ class Line:
     tone: str = ""
 
 
-def measure(folder: Path | str, original: Path | str, *, device: str = "cpu") -> dict[str, Any]:
+def measure(folder: Path | str, original: Path | str) -> dict[str, Any]:
     """Return the content of ``profile.json``: the latencies of both models, measured only once.
 
     Args:
         folder: Of a finished slimming.
         original: Where the model that it began with is saved.
-        device: Where to time.
     """
     folder = Path(folder)
     path = folder / "profile.json"
     if path.exists():
         content: dict[str, Any] = _files.read_json(path)
         return content
-    size = read(folder)["data"]
+    record = read(folder)
+    data, machine = record["data"], record["machine"]
     models = {"before": load(original), "after": load(folder)}
-    found: dict[str, Any] = {"device": device, "threads": 1, "latency": {}, "notes": []}
-    for batch in BATCHES:
+    found: dict[str, Any] = {**machine, "latency": {}, "notes": []}
+    size = (data["channels"], *data["size"])
+    for batch in sorted({*BATCHES, record["job"]["batch"]}):
         try:
-            times = _time(models, (size["channels"], *size["size"]), batch, device)
+            times = _time(models, size, batch, machine)
         except (InputError, RuntimeError) as error:
             found["notes"].append(f"Latency with batch {batch} could not be timed ({error}).")
         else:
@@ -76,13 +81,15 @@ def measure(folder: Path | str, original: Path | str, *, device: str = "cpu") ->
 
 
 def _time(
-    models: Mapping[str, Any], size: tuple[int, ...], batch: int, device: str
+    models: Mapping[str, Any], size: tuple[int, ...], batch: int, machine: Mapping[str, Any]
 ) -> dict[str, dict[str, float]]:
-    probe = latency(models, size, batch=batch, rounds=1, device=device)
+    """Time both where and with as many threads as the plan was measured with."""
+    on: dict[str, Any] = {"device": machine["device"], "threads": machine["threads"]}
+    probe = latency(models, size, batch=batch, rounds=1, **on)
     fewest, most = _ROUNDS
     together = sum(each.median for each in probe.values())
     rounds = max(fewest, min(most, int(_SECONDS / together) - _WARM_UP))
-    times = latency(models, size, batch=batch, rounds=rounds, device=device)
+    times = latency(models, size, batch=batch, rounds=rounds, **on)
     return {
         label: {"median": t.median, "p20": t.p20, "p80": t.p80, "ratio": t.ratio}
         for label, t in times.items()
@@ -119,7 +126,7 @@ def lines(record: Mapping[str, Any], profile: Mapping[str, Any]) -> tuple[Line, 
     found = [Line("Top-1 accuracy (%)", had, has, _signed(-drop), tone)]
     for name, key in {"Parameters": "parameters", "Multiply-adds": "paper_macs"}.items():
         found.append(_counts(name, before["cost"][key], after["cost"][key]))
-    for batch in map(str, BATCHES):
+    for batch in map(str, sorted({*BATCHES, record["job"]["batch"]})):
         name, times = f"Latency, batch {batch} (ms)", profile["latency"].get(batch)
         if times is None:
             found.append(Line(name, NOTHING, NOTHING, NOTHING))
@@ -173,3 +180,30 @@ def best_model(records: RunRecords) -> tuple[str, Path]:
     mechanism = min(means, key=lambda name: means[name])
     seed = min(errors[mechanism], key=lambda number: errors[mechanism][number])
     return f"{mechanism}, seed {seed}", trial_folder(records.folder, mechanism, seed)
+
+
+def export_result(folder: Path | str) -> dict[str, Any]:
+    """Export a slimming's result to ONNX, checked on the validation images; only once.
+
+    Args:
+        folder: Of a finished slimming; ``model.onnx`` and ``export.json`` are written there.
+
+    Returns:
+        The report as `normattn.export` gives it, in plain containers, and its ``text``.
+
+    Raises:
+        InputError: what exports need is not installed; it says how to.
+        Fault: the runtime computes something else than PyTorch.
+    """
+    folder = Path(folder)
+    path = folder / "export.json"
+    if path.exists():
+        content: dict[str, Any] = _files.read_json(path)
+        return content
+    target = folder / "model.onnx"
+    target.unlink(missing_ok=True)  # left by a kill before its report was written
+    data = open_for(SlimJob.from_json(read(folder)["job"]), read_info(folder))
+    report = export_with(load(folder), target, data, "onnx")
+    _files.write_json(path, {"text": str(report), **report.to_json()})
+    found: dict[str, Any] = _files.read_json(path)
+    return found

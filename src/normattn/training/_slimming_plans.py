@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from .. import _files
@@ -76,7 +77,10 @@ class Plans:
         if kind == "speedup":
             both = {"original": setting.load(self.job.artifact), "now": model}
             size = (setting.data.channels, *setting.data.size)
-            found = latency(both, size, batch=self.job.batch, device=setting.device)
+            threads = torch.get_num_threads()  # as plan_slim measures
+            found = latency(
+                both, size, batch=self.job.batch, threads=threads, device=setting.device
+            )
             return found["now"].ratio
         plan = _files.read_json(setting.folder / f"round-{kept}" / PLAN)["plan"]
         if kind == "channels":

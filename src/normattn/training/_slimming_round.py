@@ -21,14 +21,19 @@ from torch import nn
 
 from .. import _files
 from ..data import ImageData, keyed
+from ..model._slim_plan import SlimPlan
 from ..model.artifact import ArtifactInfo, load, save
 from ..model.fuse import fuse
 from ..model.profile import profile
+from ..model.slim import plan_slim, slim
 from . import checkpoint
 from ._slimming_job import SlimJob
-from ._slimming_start import Sample, example
+from ._slimming_start import example
 from .evaluate import evaluate
+from .exporting import Normalised
 from .loop import fit
+
+_IMAGES = 512  # of the training split, for criteria that look at images
 
 Tell = Callable[[Mapping[str, Any]], None]
 
@@ -70,17 +75,15 @@ class Setting:
         classes = self.info.classes or self.data.classes
         save(model, path, classes=classes, preprocessing=preprocessing, metrics=metrics, **more)
 
-    def plan(self, model: nn.Module, target: Mapping[str, float], number: int) -> Any:
+    def plan(self, model: nn.Module, target: Mapping[str, float], number: int) -> SlimPlan:
         """Plan to the target on the model as it is."""
-        from ..model.slim import plan_slim
-
         job = self.job
         return plan_slim(
             model,
             example(self.data, job.batch, self.device),
             target,
             job.criterion,
-            data=Sample(self.data, job.seed, number, self.device),
+            data=Normalised(self.data, "train", _IMAGES),
             across=job.across,
             skip=job.skip,
             seed=keyed.key(job.seed, "plan", number),
@@ -129,8 +132,6 @@ class Round:
 
     def _remove(self, planned: Mapping[str, Any]) -> dict[str, Any]:
         """Remove the plan's channels, save the model, and say what that alone cost."""
-        from ..model.slim import SlimPlan, slim
-
         setting = self.setting
         model = slim(setting.load(self.before), SlimPlan.from_json(planned["plan"]))
         metrics = setting.metrics(model, self.tell)

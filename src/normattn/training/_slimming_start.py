@@ -4,21 +4,15 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..data import ImageData, keyed, open_data, to_float, train_batches
+from ..data import ImageData, open_data
 from ..errors import ConfigError
 from ..model.artifact import INFO, WEIGHTS, ArtifactInfo
 from ._slimming_job import SlimJob
-
-if TYPE_CHECKING:
-    from torch import nn
-
-_IMAGES = 512  # that criteria with data look at
-_AT_ONCE = 64
 
 
 def open_for(job: SlimJob, info: ArtifactInfo) -> ImageData:
@@ -73,28 +67,6 @@ def example(data: ImageData, batch: int, device: torch.device) -> Tensor:
     return torch.zeros(batch, data.channels, *data.size, device=device)
 
 
-class Sample:
-    """Training images for criteria that look at data, (inputs, labels) batches; the same each time.
-
-    They are read only if somebody asks.
-    """
-
-    def __init__(self, data: ImageData, seed: int, number: int, device: torch.device) -> None:
-        self._data, self._device = data, device
-        self._seed = keyed.key(seed, "salience", number)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        data, size = self._data, min(_AT_ONCE, len(self._data.train))
-        batches = train_batches(
-            data.train, batch_size=size, seed=self._seed, epoch=0, augment="none"
-        )
-        for number, batch in enumerate(batches):
-            if number * size >= _IMAGES:
-                return
-            images = to_float(batch.images, data.mean, data.std, device=self._device)
-            yield images, batch.labels.to(self._device)
-
-
 def require_alone() -> None:
     """Refuse torchrun: every process would measure another latency and make another plan."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -111,15 +83,15 @@ def size_on_disk(path: Path | str) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def widths(before: "nn.Module", after: "nn.Module") -> dict[str, list[int]]:
+def widths(before: nn.Module, after: nn.Module) -> dict[str, list[int]]:
     """Return the outputs of each convolution and linear layer: ``{name: [before, after]}``."""
     now = dict(_outputs(after))
     return {name: [width, now[name]] for name, width in _outputs(before) if name in now}
 
 
-def _outputs(model: "nn.Module") -> Iterator[tuple[str, int]]:
+def _outputs(model: nn.Module) -> Iterator[tuple[str, int]]:
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
+        if isinstance(module, nn.Conv2d):
             yield name, module.out_channels
-        elif isinstance(module, torch.nn.Linear):
+        elif isinstance(module, nn.Linear):
             yield name, module.out_features
