@@ -95,7 +95,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run, artifact, arguments, wor
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_push_writes_what_it_would_push(run, artifact, tmp_path):
+def test_push_writes_what_it_would_push(run, artifact, images, tmp_path):
     arguments = ("push", artifact, "me/cats", "--folder", tmp_path / "hub", "--license", "mit")
     result = run(*arguments)
     assert result.exit_code == 0, result.output
@@ -104,4 +104,7 @@ def test_push_writes_what_it_would_push(run, artifact, tmp_path):
     record = json.loads(run(*arguments, "--json").stdout)
     expected = {"event": "result", "repository": "me/cats", "place": str(tmp_path / "hub")}
     assert record == expected
-    assert run("predict", tmp_path / "hub", "--help").exit_code == 0
+    pushed, local = (
+        run("predict", place, *images, "--json").stdout for place in (tmp_path / "hub", artifact)
+    )
+    assert pushed == local != ""

@@ -276,6 +276,7 @@ def test_a_push_brings_the_model_and_its_card_and_nothing_else(hub, artifact, mo
     assert place == f"{hub.address}/me/cats"
     assert hub.repo["name"] == "cats"
     assert hub.repo["organization"] == "me"
+    assert hub.repo.get("private") or hub.repo.get("visibility") == "private"
     assert "Bearer secret" in {token for _, token in hub.asked}
     assert sorted(p.name for p in hub.folder.iterdir()) == ["README.md", "config.json", WEIGHTS]
     again = load(hub.folder)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ..data.batches import to_float
@@ -118,8 +118,7 @@ def _opener(image: Any, name: str) -> Any:
             raise DataError(f"{name}: expected the file of an image, got {got}. Check the path.")
         return lambda: Image.open(path)
     if isinstance(image, Image.Image):
-        # A copy, as `decode` closes what it has read; upright, as a copy may lose its orientation.
-        return lambda: ImageOps.exif_transpose(image)
+        return image.copy  # `decode` closes what it has read
     if not _is_pixels(image, dimensions=(2, 3)):
         raise ConfigError(_no_image(name, image))
     if isinstance(image, Tensor):
