@@ -6,7 +6,7 @@ padded around the map, a constant other than zero is none at the border, and the
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ._groups import Group, Groups
 from ._slim_cut import apply, cuts
-from ._slim_fold import Reads, fold, given, into, two
+from ._slim_fold import Reads, fold, given, images_like, into
 from ._slim_plan import Fold
 from ._slim_standins import StandingIn
 from .fuse import plain
@@ -88,11 +88,38 @@ def find_dead(model: nn.Module, copied: StandingIn, found: Groups, example: Tens
 
 
 def _still(copied: StandingIn, found: Groups) -> dict[str, list[int]]:
-    """Return the channels that are constant wherever they are read, in the copy."""
-    copied.draw(2, zeros=True)
-    inputs = given(copied.module, two(copied.example), found)
+    """Return the channels of zero scale that are constant wherever they are read, in the copy.
+
+    Norms use the statistics of the images there, so that no ReLU is always shut by chance.
+    """
+    still = {group.name: set(range(group.width)) for group in found.groups}
+    copied.normalise(True)
+    for seed in (1, 2):
+        copied.draw(seed, zeros=True)
+        inputs = given(copied.module, images_like(copied.example), found)
+        for group in found.groups:
+            still[group.name] &= set(_constant(group, inputs))
+    copied.normalise(False)
     copied.draw()
-    return {group.name: _constant(group, inputs) for group in found.groups}
+    at_zero = {name: where for name, (where, _) in copied.zeros.items()}
+    for group in found.groups:
+        still[group.name] = {i for i in still[group.name] if _has_zero(group, i, at_zero)}
+    return {g.name: _whole_units(g, still[g.name]) for g in found.groups}
+
+
+def _whole_units(group: Group, channels: Container[int]) -> list[int]:
+    return [i for unit in group.unit if all(j in channels for j in unit) for i in unit]
+
+
+def _has_zero(group: Group, channel: int, zeros: Mapping[str, Tensor]) -> bool:
+    """Return whether a norm, or a layer's scale, is exactly zero for a channel."""
+    for member in group.members:
+        name = f"{member.layer}.weight" if member.role == "norm" else member.layer
+        if member.role in ("norm", "scale") and name in zeros:
+            where = zeros[name].flatten()
+            if any(bool(where[place]) for place in member.channels[channel]):
+                return True
+    return False
 
 
 def _constant(group: Group, inputs: Mapping[str, Tensor]) -> list[int]:
@@ -104,10 +131,7 @@ def _constant(group: Group, inputs: Mapping[str, Tensor]) -> list[int]:
             spread = values.amax(1) - values.amin(1) > _STILL * values.abs().amax(1).clamp_min(1)
             for i, places in enumerate(member.channels):
                 moves[i] |= bool(spread[list(places)].any())
-    units = [unit for unit in group.unit if not moves[list(unit)].any()]
-    if len(units) == len(group.unit):
-        units = units[1:]  # a layer keeps at least one
-    return [channel for unit in units for channel in unit]
+    return _whole_units(group, (~moves).nonzero().flatten().tolist())
 
 
 def _parts(
@@ -122,6 +146,8 @@ def _parts(
     if set(still) - constant:
         left.append((group.name, "its constant is none behind padded zeros or attention"))
     still = [channel for channel in still if channel in constant]
+    if len(still) == group.width:
+        still = [channel for unit in group.unit[1:] for channel in unit]  # one has to stay
     readers = [member for member in group.members if member.role == "in"]
     values = {m.layer: reads.inputs[m.layer].double().mean(1) for m in readers}
     empty = [

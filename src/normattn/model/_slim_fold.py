@@ -25,7 +25,7 @@ class Reads:
 
     def __init__(self, model: nn.Module, example: Tensor, found: Groups) -> None:
         self.model = model
-        self.images = two(example)
+        self.images = images_like(example)
         self.inputs = given(model, self.images, found)
         self.outputs = self.output(model)
         self.norms = _norms_behind(model, self.images)
@@ -91,10 +91,10 @@ def _shift(layer: nn.Module, each: Fold) -> Tensor:
     return shift
 
 
-def two(example: Tensor) -> Tensor:
-    """Return two images of noise."""
+def images_like(example: Tensor) -> Tensor:
+    """Return four images of noise."""
     generator = torch.Generator().manual_seed(3)
-    noise = torch.randn(2, *example.shape[1:], generator=generator)
+    noise = torch.randn(4, *example.shape[1:], generator=generator)
     return noise.to(example.device, example.dtype)
 
 

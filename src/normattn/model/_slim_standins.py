@@ -67,28 +67,35 @@ class PadStandIn(nn.Module):
 
 
 class LastAffine(nn.LayerNorm):
-    """A layer norm over the last dimension, without the normalization."""
+    """A layer norm over the last dimension that treats each channel by itself."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if self.weight is None else x * self.weight  # type: ignore[redundant-expr]
+        return _scaled(self, x, x.ndim - 1)
 
 
 class FirstAffine(nn.LayerNorm):
-    """A layer norm over the channels of ``(B, C, H, W)``, without the normalization."""
+    """A layer norm over the channels of ``(B, C, H, W)`` that treats each by itself."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight is None:
-            return x  # type: ignore[unreachable]
-        return x * self.weight.view(-1, 1, 1)
+        return _scaled(self, x, 1)
 
 
 class GroupAffine(nn.GroupNorm):
-    """A group norm without the normalization."""
+    """A group norm that treats each channel by itself."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight is None:
-            return x  # type: ignore[unreachable]
-        return x * self.weight.view(-1, *[1] * (x.ndim - 2))
+        return _scaled(self, x, 1)
+
+
+def _scaled(norm: nn.LayerNorm | nn.GroupNorm, x: Tensor, channels: int) -> Tensor:
+    """Normalise in training mode, as a batch norm does, and scale."""
+    weight: Tensor | None = norm.weight
+    if norm.training:
+        others = [dimension for dimension in range(x.ndim) if dimension != channels]
+        x = (x - x.mean(others, keepdim=True)) / (x.std(others, keepdim=True) + 1e-5)
+    if weight is None:
+        return x * 1
+    return x * weight.view([-1 if i == channels else 1 for i in range(x.ndim)])
 
 
 class StandingIn:
@@ -121,6 +128,12 @@ class StandingIn:
             for name, buffer in self.module.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
                     buffer.fill_(name.endswith("var"))
+
+    def normalise(self, on: bool) -> None:
+        """Have all norms use the statistics of what they get, or none."""
+        for module in self.module.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
+                module.training = on
 
     def run(self, module: nn.Module | None = None) -> Tensor:
         """Return the first output of the copy, or of a changed copy of it, on the example."""
