@@ -74,6 +74,7 @@ setup(
             extra_compile_args=[
                 "-std=c++17",
                 "-O3",
+                "-fno-math-errno",  # a loop with a root in it becomes one of vectors
                 "-g0",
                 "-fvisibility=hidden",
                 "-Wno-psabi",

@@ -173,13 +173,20 @@ def test_every_layer_that_has_a_kernel_takes_it(tiny, images, calls):
 
 
 def test_inference_writes_over_what_only_the_block_knows(tiny, images, monkeypatch):
-    op, inplace = kernels.block_tail_fixed, []
+    op, layer, inplace = kernels.block_tail_fixed, kernels.layer, []
 
     def watched(*args, **kwargs):
         inplace.append(kwargs["inplace"])
         return op(*args, **kwargs)
 
+    def watched_layer(z, norms, **kwargs):
+        y = layer(z, norms, **kwargs)
+        if y is not None:
+            inplace.append(y is z)
+        return y
+
     monkeypatch.setattr(kernels, "block_tail_fixed", watched)
+    monkeypatch.setattr(kernels, "layer", watched_layer)
     model = fuse(tiny("timm bottleneck", "nam-channel").eval())
     model(images)
     assert inplace == [False] * 6  # gradients may be asked for

@@ -55,7 +55,7 @@ class Op:
 
     def __call__(self, *args: Any) -> Any:
         _refuse_tangents(self._name, args)
-        if not _alone(args):
+        if not alone(args):
             return self.overload(*args)
         if not (torch.is_grad_enabled() and any(_wants(a) for a in args)):
             return self._run(*args)
@@ -64,7 +64,7 @@ class Op:
         return self._function.apply(*args)
 
 
-def _alone(args: tuple[Any, ...]) -> bool:
+def alone(args: tuple[Any, ...]) -> bool:
     """Return whether nobody watches and all tensors are plain ones, with their own values."""
     return (
         not torch.compiler.is_compiling()  # first: a compiler follows what stands behind it

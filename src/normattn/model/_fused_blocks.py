@@ -23,6 +23,7 @@ from ._fused_steps import (
     unobserved,
     untouched,
     uses_batch,
+    worth,
 )
 from ._insertion import Graft, GraftBefore
 
@@ -79,16 +80,21 @@ class FusedBlock(nn.Module):
             result: Tensor = self.plain.forward(self, x)
             return result
         y = x
+        layers = self._modules
         for step in self.inner:
             # One name for all, so that no map outlives its use.
-            y = getattr(self, step.conv)(y)
+            y = layers[step.conv](y)  # type: ignore[misc]  # a block without one has no such step
             y = self._step(step, y)
-        y = getattr(self, self.end.conv)(y)
+        y = layers[self.end.conv](y)  # type: ignore[misc]
         return self._end(y, x)
 
     def _step(self, step: Step, z: Tensor) -> Tensor:
-        norm = getattr(self, step.norm)
-        if self.step_obstacle(self, step) is None and takes(norm, z, gate=False):
+        norm: Any = self._modules[step.norm]
+        if (
+            worth(z, gate=False)
+            and self.step_obstacle(self, step) is None
+            and takes(norm, z, gate=False)
+        ):
             count(self, by_kernels=True)
             y = apply_norm(z, norm, own=self._owns(step))
         else:
@@ -141,7 +147,8 @@ class FusedBlock(nn.Module):
         for name in step.slots:
             if not idle(layer := getattr(block, name)):
                 return f"{type(layer).__name__} stands between"
-        return norm_obstacle(getattr(block, step.norm)) or relu_obstacle(getattr(block, step.act))
+        norm, activation = block._modules[step.norm], block._modules[step.act]
+        return norm_obstacle(norm) or relu_obstacle(activation)  # type: ignore[arg-type]  # modules
 
     @classmethod
     def tail(cls, block: nn.Module) -> Tail:

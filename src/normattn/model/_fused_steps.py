@@ -56,11 +56,12 @@ def idle(layer: nn.Module | None) -> bool:
 
 def norm_obstacle(norm: nn.Module, kind: type[_BatchNorm] = nn.BatchNorm2d) -> str | None:
     """Return why no kernel can stand in for a norm, None where one can."""
-    if type(norm) is nn.SyncBatchNorm:
-        return SYNC
     if type(norm) is not kind:
+        if type(norm) is nn.SyncBatchNorm:
+            return SYNC
         return f"{type(norm).__name__} is another norm than {kind.__name__}"
-    if norm.weight is None or norm.bias is None:
+    own = norm._parameters  # looked at directly, as in all that runs with every layer of a model
+    if own.get("weight") is None or own.get("bias") is None:
         return NO_AFFINE
     return None if untouched(norm) else HOOKS
 
@@ -74,7 +75,8 @@ def relu_obstacle(activation: nn.Module) -> str | None:
 
 def uses_batch(norm: _BatchNorm) -> bool:
     """Return whether the norm takes the statistics of what it is given, not its running ones."""
-    return norm.training or norm.running_mean is None or norm.running_var is None
+    own = norm._buffers
+    return norm.training or own["running_mean"] is None or own["running_var"] is None
 
 
 def no_modes() -> bool:
@@ -90,7 +92,12 @@ def no_modes() -> bool:
 
 def is_plain(tensor: Tensor | None) -> bool:
     """Return whether a tensor is no subclass with a meaning of its own."""
-    return tensor is None or type(tensor) in (Tensor, nn.Parameter)
+    return tensor is None or type(tensor) is nn.Parameter or type(tensor) is Tensor
+
+
+def worth(x: Tensor, *, gate: bool) -> bool:
+    """Return whether ``x`` is a plain map, large enough for a kernel to be the faster way."""
+    return type(x) is Tensor and x.ndim == 4 and kernels.pays(x, gate=gate)
 
 
 def takes(norm: _BatchNorm, x: Tensor, *, gate: bool, pixels: bool = False) -> bool:
@@ -104,15 +111,17 @@ def takes(norm: _BatchNorm, x: Tensor, *, gate: bool, pixels: bool = False) -> b
         gate: whether there is a gate to compute.
         pixels: whether each pixel has statistics of its own, and not each channel.
     """
-    if type(x) is not Tensor or x.ndim != 4:
+    if not worth(x, gate=gate):
         return False
-    vectors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    if not (kernels.pays(x, gate=gate) and all(is_plain(vector) for vector in vectors)):
+    weight, own = norm._parameters["weight"], norm._buffers
+    if not (is_plain(weight) and is_plain(norm._parameters["bias"])):
+        return False
+    if not (is_plain(own["running_mean"]) and is_plain(own["running_var"])):
         return False
     features = x.shape[2] * x.shape[3] if pixels else x.shape[1]
     if features != norm.num_features:
         return False
-    if norm.weight.dtype not in (torch.float32, x.dtype):
+    if weight.dtype not in (torch.float32, x.dtype):  # type: ignore[union-attr]  # no obstacle
         return False
     if x.numel() == 0 or (uses_batch(norm) and x.numel() <= features):
         return False
@@ -137,6 +146,9 @@ def apply_norm(
         residual: what is added, if anything.
         own: whether nobody else holds ``z``, so that it may be written over.
     """
+    y = _direct(z, norm, gate, residual=residual, own=own)
+    if y is not None:
+        return y
     if uses_batch(norm):
         return _apply_batch(z, norm, gate, residual)
     center, rstd = _running(norm)
@@ -162,6 +174,9 @@ def apply_norm(
 
 def apply_gate(x: Tensor, gate: NAMChannel | NAMSpatial) -> Tensor:
     """Return what a NAM gate makes of a map that it takes, by one kernel."""
+    direct = _direct(x, None, gate)
+    if direct is not None:
+        return direct
     norm: _BatchNorm = gate.norm
     over: kernels.Over = "channel" if isinstance(gate, NAMChannel) else "pixel"
     scale, shift = gate_vectors(gate)
@@ -171,6 +186,34 @@ def apply_gate(x: Tensor, gate: NAMChannel | NAMSpatial) -> Tensor:
         return y
     center, rstd = _running(norm)
     return kernels.norm_gate_fixed(x, center, scale * rstd, shift, over=over)
+
+
+def _direct(
+    z: Tensor,
+    norm: nn.BatchNorm2d | None,
+    gate: NAMChannel | NAMSpatial | None,
+    *,
+    residual: Tensor | None = None,
+    own: bool = False,
+) -> Tensor | None:
+    """Return what one call makes of the modules' own vectors, None where that does not suffice.
+
+    The library computes the importance as published: without a gradient, of all its channels.
+    """
+    if gate is not None and not (gate.detach_importance or not torch.is_grad_enabled()):
+        return None
+    if gate is not None and getattr(gate, "denominator", None) is not None:
+        return None
+    first: _BatchNorm = norm if norm is not None else gate.norm  # type: ignore[union-attr]
+    norms = kernels.Norms(
+        norm,
+        None if gate is None else gate.norm,
+        "sum" if gate is None else gate.weighting,
+        "pixel" if isinstance(gate, NAMSpatial) else "channel",
+        norm is not None,
+        not uses_batch(first),
+    )
+    return kernels.layer(z, norms, residual=residual, own=own)
 
 
 def _apply_batch(

@@ -144,7 +144,7 @@ def _check_backward(
     check("block_tail_backward", z, "channel", dy, out, **statistics, **vectors)
 
 
-_backward_op = define(
+batch_backward_op = define(
     "block_tail_backward(Tensor dy, Tensor z, Tensor? out, Tensor mean, Tensor var, Tensor weight,"
     " Tensor bias, Tensor? scale, Tensor? shift, bool residual, float eps, float gate_eps,"
     " bool relu) -> Tensor[]",
@@ -164,7 +164,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _differentiate(ctx: Any, dy: Tensor, *_: object) -> tuple[_Maybe, ...]:
-    grads = iter(_backward_op(dy, *ctx.saved_tensors, ctx.masked, *ctx.options))
+    grads = iter(batch_backward_op(dy, *ctx.saved_tensors, ctx.masked, *ctx.options))
     dz = next(grads)
     # Without a ReLU the residual's gradient is dy itself, which no kernel need copy.
     dresidual = next(grads) if ctx.masked else dy if ctx.residual else None

@@ -3,12 +3,16 @@
 import torch
 from torch import Tensor
 
-from ...errors import InputError
 from .._layout import Over, is_dense, layout
 from . import _library
+from ._layers import Norms as Norms
+from ._layers import layer_backward as layer_backward
+from ._layers import layer_forward as layer_forward
+from ._layers import suitable as suitable
+from ._maps import address, in_order
 
 #: None where the package was installed without a compiler.
-LIBRARY, _STATUS = _library.find()
+LIBRARY, _STATUS = _library.LIBRARY, _library.STATUS
 _READY = LIBRARY is not None
 _DTYPES = (torch.float32, torch.bfloat16)
 #: From how many elements on the kernels pay: `python benchmarks/run.py sizes`.
@@ -64,8 +68,8 @@ def forward(
     var = torch.empty_like(mean)
     out = torch.empty_like(z)
     task.eps, task.gate_eps = eps, gate_eps
-    task.mean, task.var = _address(mean), _address(var)
-    _run(task, z, out=out, residual=_in_order(residual, z))
+    task.mean, task.var = address(mean), address(var)
+    _run(task, z, out=out, residual=in_order(residual, z))
     return out, mean, var
 
 
@@ -86,7 +90,7 @@ def forward_fixed(
     _refuse_instances(over)
     out = torch.empty_like(z) if out is None else out
     task = _task(z, over, relu, center=center, p=p, q=q, slope=slope, offset=offset)
-    _run(task, z, out=out, residual=_in_order(residual, z), fixed=True)
+    _run(task, z, out=out, residual=in_order(residual, z), fixed=True)
     return out
 
 
@@ -150,12 +154,12 @@ def _gradients(
     for name, vector in zip(_GRADIENTS, vectors, strict=True):
         if vector is not None:
             found[name] = _floats(z, task.groups * task.channels)
-            setattr(task, name, _address(found[name]))
+            setattr(task, name, address(found[name]))
     _run(
         task,
         z,
-        dy=_in_order(dy, z),
-        result=_in_order(out, z) if residual and task.relu else None,
+        dy=in_order(dy, z),
+        result=in_order(out, z) if residual and task.relu else None,
         dz=dz,
         dresidual=dresidual,
         backward=True,
@@ -179,7 +183,7 @@ def _task(z: Tensor, over: Over, relu: bool, **vectors: Tensor | None) -> _libra
             if vector.dtype != torch.float32 or not vector.is_contiguous():
                 vector = vector.to(torch.float32).contiguous()
                 task.kept.append(vector)  # until the task is done
-            setattr(task, name, _address(vector))
+            setattr(task, name, address(vector))
     assert task.weight or task.scale or task.p or task.slope or not z.numel(), (
         "cpu: expected a norm, a gate or both, got neither."
     )
@@ -189,17 +193,6 @@ def _task(z: Tensor, over: Over, relu: bool, **vectors: Tensor | None) -> _libra
 def _floats(z: Tensor, count: int) -> Tensor:
     """Return room for ``count`` numbers as the library writes them, whatever torch's defaults."""
     return torch.empty(count, dtype=torch.float32, device=z.device)
-
-
-def _address(x: Tensor) -> int:
-    """Return where the values of ``x`` lie, which a tensor that wraps others cannot say."""
-    address = x.data_ptr()
-    if not address and x.numel():
-        raise InputError(
-            f"cpu: expected tensors with values in memory, got a {type(x).__name__} without. Take "
-            "the plain form for it: normattn.unfuse(model)."
-        )
-    return address
 
 
 def _refuse_instances(over: Over) -> None:
@@ -217,16 +210,8 @@ def _run(
     assert LIBRARY is not None
     if z.numel() == 0:
         return
-    task.z = _address(z)
+    task.z = address(z)
     for name, each in maps.items():
         if each is not None:
-            setattr(task, name, _address(each))
+            setattr(task, name, address(each))
     LIBRARY.run(task, half=z.dtype == torch.bfloat16, backward=backward, fixed=fixed)
-
-
-def _in_order(x: Tensor | None, z: Tensor) -> Tensor | None:
-    """Return ``x`` in z's order in memory."""
-    if x is None or x.stride() == z.stride():
-        return x
-    order = torch.contiguous_format if z.is_contiguous() else torch.channels_last
-    return x.contiguous(memory_format=order)

@@ -38,6 +38,26 @@ class Task(ctypes.Structure):
     )
 
 
+class Norm(ctypes.Structure):
+    """A batch norm's vectors; field for field what task.h says."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "mean", "var", "batches")),
+        *((name, ctypes.c_double) for name in ("momentum", "eps")),
+    )
+
+
+class Layer(ctypes.Structure):
+    """A norm, NAM's gate, or both, whose vectors a task takes; field for field what task.h says."""
+
+    _fields_ = (
+        ("norm", Norm),
+        ("gate", Norm),
+        ("weighting", ctypes.c_int),
+        ("vectors", ctypes.c_void_p),
+    )
+
+
 class Library:
     """The loaded library."""
 
@@ -48,6 +68,9 @@ class Library:
         self._run = self._lib.normattn_run
         self._run.argtypes = [ctypes.POINTER(Task), *[ctypes.c_int] * 4]
         self._run.restype = None
+        self._layer = self._lib.normattn_layer
+        self._layer.argtypes = [ctypes.POINTER(Task), ctypes.POINTER(Layer), *[ctypes.c_int] * 4]
+        self._layer.restype = None
         self._lib.normattn_interface.restype = ctypes.c_char_p
         self.version = self._lib.normattn_version().decode()
         self.interface = self._lib.normattn_interface().decode()
@@ -57,6 +80,14 @@ class Library:
     def run(self, task: Task, *, half: bool, backward: bool, fixed: bool) -> None:
         """Compute; ctypes gives other Python threads their turn meanwhile."""
         self._run(ctypes.byref(task), self.instructions, half, backward, fixed)
+
+    def run_layer(
+        self, task: Task, layer: Layer, *, half: bool, backward: bool, fixed: bool
+    ) -> None:
+        """Compute with the vectors of modules, and move their running statistics on."""
+        self._layer(
+            ctypes.byref(task), ctypes.byref(layer), self.instructions, half, backward, fixed
+        )
 
     def accesses(self) -> int:
         """Return how many elements the "counted" instructions touched, and count from 0 again."""
@@ -93,7 +124,7 @@ def _is_current(library: Library, sources: Path) -> bool:
     Its version says so, but not in a checkout whose sources move under a library built before.
     """
     current = not (sources / "task.h").exists() or library.interface == checksum(sources)
-    return current and library.task_size == ctypes.sizeof(Task)
+    return current and library.task_size == ctypes.sizeof(Task) + ctypes.sizeof(Layer)
 
 
 def _warned(reason: str) -> str:
@@ -124,3 +155,7 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+#: None where the package was installed without a compiler.
+LIBRARY, STATUS = find()

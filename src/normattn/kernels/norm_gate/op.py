@@ -153,7 +153,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Three) -> None:
 
 
 def _differentiate(ctx: Any, dy: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    return *_norm_gate_backward(dy, *ctx.saved_tensors, ctx.eps, ctx.over), None, None
+    return *norm_gate_backward(dy, *ctx.saved_tensors, ctx.eps, ctx.over), None, None
 
 
 def _run_fixed(x: Tensor, center: Tensor, slope: Tensor, offset: Tensor, over: Over) -> Tensor:
@@ -213,7 +213,7 @@ _norm_gate = define(
     _run,
     _fake,
 )
-_norm_gate_backward = define(
+norm_gate_backward = define(
     "norm_gate_backward(Tensor dy, Tensor x, Tensor mean, Tensor var, Tensor scale, Tensor shift,"
     " float eps, str over) -> (Tensor dx, Tensor dscale, Tensor dshift)",
     _run_backward,

@@ -7,6 +7,7 @@ namespace NORMATTN_ISA {
 
 constexpr int64_t RUN = 128;        // elements of a tile, about
 constexpr int64_t BLOCK = 64;       // rows of a block, in which sums stay in float32
+constexpr int64_t SMALL = 1 << 22;  // elements of a map that may be cached
 constexpr int64_t STRIP = 64;       // columns of a strip: four cache lines of float32
 
 INLINE int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
@@ -15,17 +16,23 @@ struct Rectangle {
   int64_t row0, row1, column0, column1;
 };
 
+// A tile of a large map is a row, or a few short ones, and so lies together in memory: each row of
+// a taller tile would be a stream of its own, and processors fetch only some ahead. On a map that
+// the caches hold, or on rows whose coefficients and sums fill a cache themselves, it is better to
+// use these for a few rows at a time. (Measured: benchmarks/README.md.)
+INLINE int64_t tile_rows(const Task& t, int64_t width) {
+  int64_t least = t.channels >= 1024 || t.outer * t.channels <= SMALL ? 4 : 1;
+  return RUN / width > least ? RUN / width : least;
+}
+
 // Runs a pass over a block of rows, tile by tile and in each a vector of columns at a time, with
 // begin(pass, at) before and end(pass, at) behind; `at` counts from the rectangle's first column,
 // where tables and sums begin.
-//
-// A tile is a row, or a few short ones, and so lies together in memory: each row of a taller tile
-// would be a stream of its own, and processors fetch only some ahead.
 template <class Pass, class Begin, class End>
 INLINE void run_tiles(const Task& t, int64_t base, const Rectangle& part, const Pass& prepared,
                       Begin&& begin, End&& end) {
   Pass pass = prepared;  // a local one lives in registers
-  int64_t width = part.column1 - part.column0, tile = RUN / width > 1 ? RUN / width : 1;
+  int64_t width = part.column1 - part.column0, tile = tile_rows(t, width);
   for (int64_t row0 = part.row0; row0 < part.row1; row0 += tile) {
     int64_t row1 = smaller(part.row1, row0 + tile), at = 0;
     int64_t first = base + row0 * t.channels + part.column0;
@@ -210,6 +217,54 @@ INLINE void each_range(const Task& t, Body&& body) {
   }
 }
 
+// Merges the parts' moments of columns k0 to k1, in the parts' order whoever does it.
+template <class Form>
+INLINE void merged_coefficients(const Task& t, const Table& table, ColumnMoments* const* parts,
+                                int64_t all, int64_t k0, int64_t k1) {
+  Buffer<double> mean(k1 - k0), m2(k1 - k0);
+  double count = 0;
+  for (int64_t p = 0; p < all; p++) {
+    double more = parts[p]->count, both = count + more;
+    if (more == 0) continue;
+    double share = more / both, weight = count * share;
+    const double *means = parts[p]->mean.at + k0, *squares = parts[p]->m2.at + k0;
+#pragma omp simd
+    for (int64_t i = 0; i < k1 - k0; i++) {
+      double delta = means[i] - mean.at[i];
+      mean.at[i] += delta * share;
+      m2.at[i] += squares[i] + delta * delta * weight;
+    }
+    count = both;
+  }
+  double inverse = 1.0 / count;
+#pragma omp simd
+  for (int64_t i = 0; i < k1 - k0; i++) {
+    double var = variance(m2.at[i], inverse);
+    t.mean[k0 + i] = (float)mean.at[i];
+    t.var[k0 + i] = (float)var;
+    train_coefficients<Form>(t, table, k0 + i, k0 + i, mean.at[i], var);
+  }
+}
+
+template <class Form>
+INLINE void merged_gradients(const Task& t, const Table& table, ColumnTotals* const* parts,
+                             int64_t all, int64_t k0, int64_t k1) {
+  int64_t width = parts[0]->width;
+  double* sums = parts[0]->totals.at;  // gathers the others': each thread has its own columns
+  for (int64_t p = 1; p < all; p++)
+    for (int64_t row = 0; row < 4; row++) {
+      const double* more = parts[p]->totals.at + row * width;
+#pragma omp simd
+      for (int64_t k = k0; k < k1; k++) sums[row * width + k] += more[k];
+    }
+#pragma omp simd
+  for (int64_t k = k0; k < k1; k++)
+    train_gradients<Form>(t, table, k, k, k,
+                          {sums[k], sums[width + k], sums[2 * width + k], sums[3 * width + k]});
+  if (t.outer * t.inner == 1)
+    for (int64_t k = k0; k < k1; k++) train_gradient_of_one(t, table, k);
+}
+
 template <class T, class Form>
 void columns_forward(const Task& t, bool fixed) {
   int64_t size = t.outer * t.channels;
@@ -222,7 +277,7 @@ void columns_forward(const Task& t, bool fixed) {
         Moments one{m.count, m.mean[at], m.m2[at]};
         t.mean[j] = (float)one.mean;
         t.var[j] = (float)one.var();
-        train_coefficients(t, table, at, k, one.mean, one.var());
+        train_coefficients<Form>(t, table, at, k, one.mean, one.var());
       }
       columns_apply_forward<T, Form>(t, g * size, part, table);
     });
@@ -239,14 +294,8 @@ void columns_forward(const Task& t, bool fixed) {
       parts[id] = &mine;
       column_moments<T>(t, 0, part, mine);
 #pragma omp barrier
-      for (int64_t k = t.channels * id / all; k < t.channels * (id + 1) / all; k++) {
-        Moments m;
-        for (int64_t p = 0; p < all; p++)
-          if (parts[p]->count) m.merge(parts[p]->count, parts[p]->mean[k], parts[p]->m2[k]);
-        t.mean[k] = (float)m.mean;
-        t.var[k] = (float)m.var();
-        train_coefficients(t, table, k, k, m.mean, m.var());
-      }
+      merged_coefficients<Form>(t, table, parts.at, all, t.channels * id / all,
+                                t.channels * (id + 1) / all);
 #pragma omp barrier
     }
     columns_apply_forward<T, Form>(t, 0, part, table);
@@ -260,13 +309,14 @@ void columns_backward(const Task& t, bool fixed) {
     each_strip(t, [&](int64_t g, const Rectangle& part, const Table& table) {
       for (int64_t k = part.column0; k < part.column1; k++) {
         int64_t j = g * t.channels + k;
-        train_coefficients(t, table, k - part.column0, k, t.mean[j], t.var[j]);
+        train_coefficients<Form>(t, table, k - part.column0, k, t.mean[j], t.var[j]);
       }
       ColumnTotals total(part.column1 - part.column0);
       column_totals<Form>(t, g * size, part, table, Reduce<T, Form, false>(t), total);
       for (int64_t k = part.column0; k < part.column1; k++) {
         int64_t at = k - part.column0;
-        train_gradients(t, table, at, g * t.channels + k, k, total.at(at));
+        train_gradients<Form>(t, table, at, g * t.channels + k, k, total.at(at));
+        train_gradient_of_one(t, table, at);
       }
       columns_apply_backward<T, Form>(t, g * size, part, table);
     });
@@ -274,9 +324,13 @@ void columns_backward(const Task& t, bool fixed) {
   }
   Buffer<float> buffer(TABLE_ROWS * (t.channels + LANES));
   Table table{buffer.at, t.channels + LANES};
-  for (int64_t k = 0; k < t.channels; k++)
-    fixed ? fixed_coefficients(t, table, k, k)
-          : train_coefficients(t, table, k, k, t.mean[k], t.var[k]);
+  if (fixed) {
+    for (int64_t k = 0; k < t.channels; k++) fixed_coefficients(t, table, k, k);
+  } else {
+#pragma omp simd
+    for (int64_t k = 0; k < t.channels; k++)
+      train_coefficients<Form>(t, table, k, k, t.mean[k], t.var[k]);
+  }
   Buffer<ColumnTotals*> parts(t.threads);
   each_range(t, [&](int64_t id, int64_t all, const Rectangle& part) {
     ColumnTotals mine(t.channels);
@@ -287,14 +341,19 @@ void columns_backward(const Task& t, bool fixed) {
       column_totals<Form>(t, 0, part, table, Reduce<T, Form, false>(t), mine);
     }
 #pragma omp barrier
-    for (int64_t k = t.channels * id / all; k < t.channels * (id + 1) / all; k++) {
-      Totals total;
-      for (int64_t p = 0; p < all; p++) {
-        Totals more = parts[p]->at(k);
-        total.dt += more.dt, total.dtc += more.dtc;
-        total.gs += more.gs, total.gsc += more.gsc;
+    int64_t k0 = t.channels * id / all, k1 = t.channels * (id + 1) / all;
+    if (fixed) {
+      for (int64_t k = k0; k < k1; k++) {
+        Totals total;
+        for (int64_t p = 0; p < all; p++) {
+          Totals more = parts[p]->at(k);
+          total.dt += more.dt, total.dtc += more.dtc;
+          total.gs += more.gs, total.gsc += more.gsc;
+        }
+        fixed_gradients(t, k, total);
       }
-      fixed ? fixed_gradients(t, k, total) : train_gradients(t, table, k, k, k, total);
+    } else {
+      merged_gradients<Form>(t, table, parts.at, all, k0, k1);
     }
 #pragma omp barrier  // also before the other threads' sums are given back
     if (!fixed) {

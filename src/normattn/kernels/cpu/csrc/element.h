@@ -104,23 +104,29 @@ constexpr int TABLE_ROWS = 7;
 
 // The gate's logit is slope·x̂ + shift, where x̂ is z normalised. Behind a norm, the gate's own norm
 // has mean = bias and variance = weight²·var/(var + eps): see kernels/block_tail/README.md.
+//
+// These run once a channel, which on a small map of many channels is no small part: so they have no
+// branches, and a loop over them becomes one of vectors.
 struct Slope {
   double rstd, gate_rstd, value;
 };
+template <class Form>
 INLINE Slope slope_of(const Task& t, int64_t k, double var) {
   Slope s{1.0 / std::sqrt(var + t.eps), 1.0, 0.0};
-  double w = t.weight ? t.weight[k] : 1.0;
-  if (t.weight) s.gate_rstd = 1.0 / std::sqrt(w * w * var * s.rstd * s.rstd + t.gate_eps);
-  if (t.scale) s.value = t.weight ? t.scale[k] * w * s.gate_rstd : t.scale[k];
+  double w = Form::norm ? t.weight[k] : 1.0;
+  if (Form::norm && Form::gate)
+    s.gate_rstd = 1.0 / std::sqrt(w * w * var * s.rstd * s.rstd + t.gate_eps);
+  if (Form::gate) s.value = t.scale[k] * w * s.gate_rstd;
   return s;
 }
 
 // From a channel's statistics to its coefficients, written at `at`.
+template <class Form>
 INLINE void train_coefficients(const Task& t, const Table& table, int64_t at, int64_t k,
                                double mean, double var) {
-  Slope s = slope_of(t, k, var);
-  double w = t.weight ? t.weight[k] : 1.0, q = t.weight ? t.bias[k] : 0.0;
-  table.set(at, mean, w * s.rstd, q, s.value * s.rstd, t.shift ? t.shift[k] : 0.0);
+  Slope s = slope_of<Form>(t, k, var);
+  double w = Form::norm ? t.weight[k] : 1.0, q = Form::norm ? t.bias[k] : 0.0;
+  table.set(at, mean, w * s.rstd, q, s.value * s.rstd, Form::gate ? t.shift[k] : 0.0);
 }
 INLINE void fixed_coefficients(const Task& t, const Table& table, int64_t at, int64_t k) {
   table.set(at, t.center[k], t.p ? t.p[k] : 1.0, t.q ? t.q[k] : 0.0, t.slope ? t.slope[k] : 0.0,
@@ -133,35 +139,38 @@ struct Totals {
 };
 
 // From the sums of statistic j (channel k) to the corrections of dz and the vectors' gradients.
+template <class Form>
 INLINE void train_gradients(const Task& t, const Table& table, int64_t at, int64_t j, int64_t k,
                             const Totals& total) {
-  double count = (double)t.outer * t.inner, var = t.var[j];
-  Slope s = slope_of(t, k, var);
+  double inverse = 1.0 / ((double)t.outer * t.inner), var = t.var[j];
+  Slope s = slope_of<Form>(t, k, var);
   double dt_xhat = total.dtc * s.rstd, gs_xhat = total.gsc * s.rstd;
   double through_var = 0.0;
-  if (!t.weight) {
-    if (t.dscale) t.dscale[j] = (float)dt_xhat;
+  if (!Form::norm) {
+    t.dscale[j] = (float)dt_xhat;
   } else {
     double w = t.weight[k], r2 = s.rstd * s.rstd, g2 = s.gate_rstd * s.gate_rstd;
     double dslope_dweight = 0.0, dslope_dvar = 0.0;
-    if (t.scale) {
+    if (Form::gate) {
       dslope_dweight = t.scale[k] * s.gate_rstd * (1.0 - w * w * var * r2 * g2);
       dslope_dvar = -0.5 * s.value * g2 * w * w * t.eps * r2 * r2;
       t.dscale[j] = (float)(w * s.gate_rstd * dt_xhat);
     }
     t.dweight[j] = (float)(gs_xhat + dt_xhat * dslope_dweight);
     t.dbias[j] = (float)total.gs;
-    through_var = 2.0 * dt_xhat * dslope_dvar / count;
+    through_var = 2.0 * dt_xhat * dslope_dvar * inverse;
   }
-  if (t.dshift) t.dshift[j] = (float)total.dt;
+  if (Form::gate) t.dshift[j] = (float)total.dt;
   // d x̂ = direct parts; what the mean and the variance give back to every element:
-  double w = t.weight ? t.weight[k] : 0.0;
-  double mean_d = (w * total.gs + s.value * total.dt) / count;
-  double mean_dxhat = (w * gs_xhat + s.value * dt_xhat) / count;
+  double w = Form::norm ? t.weight[k] : 0.0;
+  double mean_d = (w * total.gs + s.value * total.dt) * inverse;
+  double mean_dxhat = (w * gs_xhat + s.value * dt_xhat) * inverse;
   table.row(5)[at] = (float)(-s.rstd * mean_d);
   table.row(6)[at] = (float)(-s.rstd * s.rstd * mean_dxhat + through_var);
-  // A single value is its own mean: nothing flows through x̂, and what would cancel would be large.
-  if (count == 1.0)
+}
+// A single value is its own mean: nothing flows through x̂, and what would cancel would be large.
+INLINE void train_gradient_of_one(const Task& t, const Table& table, int64_t at) {
+  if (t.outer * t.inner == 1)
     table.row(1)[at] = table.row(3)[at] = table.row(5)[at] = table.row(6)[at] = 0.0f;
 }
 INLINE void fixed_gradients(const Task& t, int64_t j, const Totals& total) {
@@ -169,6 +178,12 @@ INLINE void fixed_gradients(const Task& t, int64_t j, const Totals& total) {
   if (t.dshift) t.dshift[j] = (float)total.dt;
   if (t.dweight) t.dweight[j] = (float)total.gsc;
   if (t.dbias) t.dbias[j] = (float)total.gs;
+}
+
+// The biased variance; rounding may have made the sum of squares negative, and NaN stays.
+INLINE double variance(double m2, double inverse) {
+  double v = m2 * inverse;
+  return (v + std::fabs(v)) * 0.5;  // what is negative becomes 0, without a branch
 }
 
 // Mean and squared deviations of a growing set, by Chan's combination of blocks.
@@ -185,7 +200,7 @@ struct Moments {
     m2 += squares + delta * delta * (count * n / both);
     count = both;
   }
-  double var() const { return m2 > 0 || m2 != m2 ? m2 / count : 0.0; }
+  double var() const { return variance(m2, 1.0 / count); }
 };
 
 }  // namespace NORMATTN_ISA

@@ -1,6 +1,7 @@
 // The plain C interface: no torch, no Python. cpu/_library.py is its other side.
 #include <cstdint>
 
+#include "layer.h"
 #include "task.h"
 
 #if defined(__x86_64__)
@@ -26,7 +27,7 @@ EXPORT const char* normattn_version() { return NORMATTN_VERSION; }
 
 // How both sides talk to each other: a checksum of this file and task.h, and the size of a task.
 EXPORT const char* normattn_interface() { return NORMATTN_INTERFACE; }
-EXPORT int normattn_task_size() { return (int)sizeof(Task); }
+EXPORT int normattn_task_size() { return (int)(sizeof(Task) + sizeof(Layer)); }
 
 enum { BASELINE, AVX2, AVX512, COUNTED };
 
@@ -55,6 +56,17 @@ EXPORT void normattn_run(const Task* task, int instructions, int half, int backw
     default:
       return baseline::run(*task, half, backward, fixed);
   }
+}
+
+// The same for the layer of a module, with one statistic a vector (groups = 1).
+EXPORT void normattn_layer(Task* task, const Layer* of, int instructions, int half, int backward,
+                           int fixed) {
+  fixed ? layer::fixed_vectors(*task, *of) : layer::batch_vectors(*task, *of, backward);
+  normattn_run(task, instructions, half, backward, fixed);
+  if (backward)
+    layer::weigh_gradients(*task, *of);
+  else if (!fixed)
+    layer::track(*task, *of);
 }
 
 EXPORT int64_t normattn_accesses(int reset) {

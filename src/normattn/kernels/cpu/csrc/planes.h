@@ -109,7 +109,7 @@ void planes_forward(const Task& t, bool fixed) {
     Moments m = plane_moments<T>(t, g, k);
     t.mean[j] = (float)m.mean;
     t.var[j] = (float)m.var();
-    train_coefficients(t, table, 0, k, m.mean, m.var());
+    train_coefficients<Form>(t, table, 0, k, m.mean, m.var());
     Forward<T, Form> pass(t);
     pass.begin(table.splat_coefficients());
     each_plane(t, g, k, true, pass);
@@ -157,10 +157,11 @@ void planes_backward(const Task& t, bool fixed) {
       fixed_gradients(t, j, plane_totals<Form>(t, g, k, pass));
       return;
     }
-    train_coefficients(t, table, 0, k, t.mean[j], t.var[j]);
+    train_coefficients<Form>(t, table, 0, k, t.mean[j], t.var[j]);
     Reduce<T, Form, false> reduce(t);
     reduce.begin(table.splat_coefficients());
-    train_gradients(t, table, 0, j, k, plane_totals<Form>(t, g, k, reduce));
+    train_gradients<Form>(t, table, 0, j, k, plane_totals<Form>(t, g, k, reduce));
+    train_gradient_of_one(t, table, 0);
     Apply<T, Form> apply(t);
     apply.begin(table.splat_coefficients(), table.splat_corrections());
     each_plane(t, g, k, true, apply);

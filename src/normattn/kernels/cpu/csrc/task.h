@@ -19,3 +19,24 @@ struct Task {
   // Gradients of (weight, bias, scale, shift) or of (p, q, slope, offset).
   float *dweight, *dbias, *dscale, *dshift;
 };
+
+// A batch norm's vectors, and its running statistics where this call moves them on (or, with fixed
+// statistics, takes them).
+struct Norm {
+  const float *weight, *bias;
+  float *mean, *var;
+  int64_t* batches;
+  double momentum, eps;
+};
+
+// What |γ| is divided by to make NAM's importance.
+enum Weighting { SUM, MEAN, RMS };
+
+// A task whose vectors are still those of modules: a norm, NAM's gate, or both (null: none). The
+// pointers to vectors in the task are set here; `vectors` has room for five of them, and holds
+// between forward and backward what the latter needs.
+struct Layer {
+  Norm norm, gate;
+  int weighting;
+  float* vectors;
+};
