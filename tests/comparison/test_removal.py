@@ -26,8 +26,9 @@ from normattn.comparison.removal import (
 )
 from normattn.data import open_data
 from normattn.errors import ConfigError, DataError, RunError
-from normattn.model import _slim_cut
 from normattn.model._groups import Group, find_groups
+from normattn.model.salience import salience
+from normattn.model.slim import dead_channels, plan_slim, slim
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
 SMALL = Removal(("bn-scale", "nam"), images=20, calibration=20, draws=2, fractions=(0.3, 0.6))
@@ -50,11 +51,6 @@ def trained(host, mechanism, **options):
     return model.eval()
 
 
-def every_third(groups):
-    """Remove every third unit of every group."""
-    return {g.name: [c for unit in g.unit[::3] for c in unit] for g in groups}
-
-
 @pytest.mark.parametrize(
     ("host", "mechanism", "options"),
     [
@@ -68,20 +64,38 @@ def every_third(groups):
         ("mobilenetv2_050", "nam-channel", {"weighting": "mean"}),
     ],
 )
-def test_channels_of_zeros_compute_what_a_model_without_them_computes(host, mechanism, options):
+def test_channels_of_zeros_compute_what_the_slimmed_model_computes(host, mechanism, options):
     model = trained(host, mechanism, **options)
     groups = find_groups(model, EXAMPLE).groups
-    removed = every_third(groups)
+    plan = plan_slim(model, EXAMPLE, {"channels": 0.4}, "random", round_to=1)
+    removed = {group.name: group.removed for group in plan.groups}
+    assert len(removed) == len(groups)
+    assert all(removed.values())
     assert inexact(model, groups) == ()
     images = torch.randn(3, 3, 32, 32)
-    narrow = copy.deepcopy(model)
-    _slim_cut.apply(narrow, _slim_cut.cuts((g, removed[g.name]) for g in groups))
+    slimmed = slim(copy.deepcopy(model), plan)
     with torch.inference_mode():
         whole = model(images)
         with without(model, groups, removed):
             masked = model(images)
-        assert_close(masked, narrow(images), rtol=1e-4, atol=1e-5)
+        assert_close(masked, slimmed(images), rtol=1e-4, atol=1e-5)
         assert (masked - whole).abs().max() > 0.01
+
+
+def test_dead_channels_go_without_a_trace_as_slimming_lets_them_go():
+    model = trained("resnet26", "nam-channel")
+    model.layer2[1].bn2.weight.data[:12] = 0  # read by a 1×1 convolution: no border to spoil it
+    model.layer2[1].bn2.bias.data[:12] = 3
+    groups = find_groups(model, EXAMPLE).groups
+    dead = dead_channels(model, EXAMPLE)
+    removed = {"layer2.1.conv2": range(8)}
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        whole = model(images)
+        with without(model, groups, removed, dead):
+            assert_close(model(images), whole, rtol=0, atol=0)
+        with without(model, groups, removed):
+            assert (model(images) - whole).abs().max() > 0.01
 
 
 def test_the_model_is_what_it_was_afterwards_also_after_an_error():
@@ -90,7 +104,7 @@ def test_the_model_is_what_it_was_afterwards_also_after_an_error():
     before = copy.deepcopy(model.state_dict())
 
     def interrupted():
-        with without(model, groups, every_third(groups)):
+        with without(model, groups, {group.name: (0, 1) for group in groups}):
             assert not torch.equal(model.conv1.weight, before["conv1.weight"])
             raise KeyboardInterrupt
 
@@ -104,6 +118,22 @@ def test_where_zeros_are_not_removal_is_said(mechanism, kind):
     model = trained("resnet20", mechanism)
     (line,) = inexact(model, find_groups(model, EXAMPLE).groups)
     assert line.startswith(f"{kind}")
+
+
+def test_a_run_takes_dead_channels_for_what_they_are(digits, tmp_path):
+    torch.manual_seed(0)
+    narrow = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 10, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    narrow[1].weight.data[::2] = 0
+    narrow[1].bias.data[::2] = 1
+    removal = replace(SMALL, criteria=("bn-scale",), fractions=(0.5,))
+    records = removal_curves(narrow, digits, tmp_path, removal, device="cpu")
+    (least,) = records.curve(LEAST, "bn-scale", 0, None)
+    (whole,) = [point for point in records.points if not point.order]
+    assert least.removed == 0.5
+    assert least.loss == pytest.approx(whole.loss)
 
 
 def test_units_go_whole_the_least_salient_first_and_never_all():
@@ -164,6 +194,29 @@ def test_every_point_is_measured_once_and_a_cut_run_ends_as_an_uncut_one(
     removal_curves(model, digits, tmp_path / "cut", SMALL, device="cpu")
     assert evaluations["done"] == 1 + 2 * CURVES
     assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_each_order_takes_the_channels_that_it_is_named_after(model, digits, tmp_path, monkeypatch):
+    removed = []
+    real = _removal_run.without
+
+    def watched(model, groups, channels, dead):
+        removed.append(channels)
+        return real(model, groups, channels, dead)
+
+    monkeypatch.setattr(_removal_run, "without", watched)
+    once = replace(SMALL, criteria=("magnitude",), fractions=(0.25,))
+    removal_curves(model, digits, tmp_path, once, device="cpu")
+    whole, least, most, *drawn = removed
+    assert whole == {}
+    scores = salience(model, "magnitude", example_input=torch.zeros(1, 1, 8, 8)).scores
+    for name, values in scores.items():
+        order = values.argsort(stable=True).tolist()
+        count = len(order) // 4
+        assert least[name] == sorted(order[:count])
+        assert most[name] == sorted(order[-count:])
+        assert [len(channels[name]) for channels in drawn] == [count, count]
+    assert drawn[0] != drawn[1]
 
 
 def test_criteria_can_be_added_and_share_the_random_orders_of_their_groups(

@@ -1,6 +1,7 @@
 """Salience: each criterion by hand, what is silent and what ranks it then, and what is refused."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -163,6 +164,23 @@ def test_taylor_is_the_slope_of_the_loss_along_the_channel(chain, batches):
     assert_close(found.scores["0"], expected)
 
 
+def test_taylor_adds_what_all_readers_do_before_it_looks_at_the_size(chain, batches):
+    class Cancelling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = copy.deepcopy(chain[:4])
+            self.minus = nn.Conv2d(8, 5, 1, bias=False)
+            self.minus.weight = nn.Parameter(-self.body[3].weight.detach())
+
+        def forward(self, x):
+            hidden = self.body[:3](x)
+            return (self.body[3](hidden) + self.minus(hidden)).mean((2, 3))
+
+    found = salience(Cancelling(), "taylor", batches, example_input=torch.zeros(1, 3, 16, 16))
+    assert len(found.scores["body.0"]) == 8
+    assert_close(found.scores["body.0"], torch.zeros(8), rtol=0, atol=1e-6)
+
+
 def test_gate_is_the_mean_size_of_what_the_gates_let_by(attended, groups, batches):
     sums = torch.zeros(64)
     for name in BRANCHES:
@@ -195,9 +213,9 @@ def test_the_model_stays_as_it_was_and_every_score_can_be_compared(
 ):
     model = normattn.fuse(copy.deepcopy(attended)).train()
     model.layer1.eval()
-    next(model.parameters()).requires_grad_(False)
+    model.layer2.requires_grad_(False)
     before = copy.deepcopy(model)
-    with torch.no_grad():
+    with torch.inference_mode():
         found = salience(model, criterion, iter(batches), groups=groups)
     assert set(found.scores) == {group.name for group in groups.groups}
     for scores in found.scores.values():
@@ -207,9 +225,22 @@ def test_the_model_stays_as_it_was_and_every_score_can_be_compared(
     assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
     assert [type(m) for m in model.modules()] == [type(m) for m in before.modules()]
     assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
     flags = [[p.requires_grad for p in each.parameters()] for each in (model, before)]
     assert flags[0] == flags[1]
     assert_close(model.state_dict(), before.state_dict(), rtol=0, atol=0)
+
+
+def test_criteria_see_plain_layers_in_evaluation_mode(attended, groups, monkeypatch):
+    seen = []
+
+    def look(model, *_):
+        seen.append((type(model.layer1[0]), model.layer1[0].training))
+        return {group.name: torch.ones(group.width) for group in groups.groups}
+
+    monkeypatch.setitem(CRITERIA, "random", replace(CRITERIA["random"], score=look))
+    salience(normattn.fuse(copy.deepcopy(attended)).train(), "random", groups=groups)
+    assert seen == [(type(attended.layer1[0]), False)]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,10 @@ _MIXING = (nn.LayerNorm, nn.GroupNorm)
 
 @contextlib.contextmanager
 def without(
-    model: nn.Module, groups: Sequence["Group"], removed: Mapping[str, Sequence[int]]
+    model: nn.Module,
+    groups: Sequence["Group"],
+    removed: Mapping[str, Sequence[int]],
+    dead: Mapping[str, Sequence[int]] | None = None,
 ) -> Iterator[nn.Module]:
     """Have the model compute without channels while inside; afterwards it is what it was.
 
@@ -33,7 +36,11 @@ def without(
         model: the model, in its plain form (see `normattn.model.fuse.plain`).
         groups: its groups.
         removed: by a group's name, which of its channels.
+        dead: those whose scale is exactly zero (see `normattn.model.slim.dead_channels`). They stay
+            as they are: slimming moves the constants that they hold on, and no output changes.
     """
+    dead = dead or {}
+    removed = {name: sorted(set(gone) - set(dead.get(name, ()))) for name, gone in removed.items()}
     changed = []
     try:
         with torch.no_grad():

@@ -13,9 +13,11 @@ from ..data import ImageData, eval_batches, keyed, to_float
 from ..data.source import class_rounds
 from ..data.splits import LazySplit, MemorySplit, Split
 from ..errors import ConfigError, RunError
+from ..model._groups import Group, Groups, find_groups
 from ..model.graft import grafts
 from ..model.hosts import host_spec
 from ..model.salience import CRITERIA, Salience, salience
+from ..model.slim import dead_channels
 from ..training import evaluate
 from ..training.distributed import choose_device
 from ..training.provenance import commit, machine, versions
@@ -33,7 +35,6 @@ from ._removal_records import (
 )
 
 if TYPE_CHECKING:
-    from ..model._groups import Group, Groups
     from .removal import Removal
 
 _CALIBRATION_BATCH = 64
@@ -49,7 +50,7 @@ class Run:
 
     def __init__(
         self, model: nn.Module, data: ImageData, folder: Path, removal: "Removal",
-        groups: "Groups | None", device: str, progress: Progress | None,
+        groups: Groups | None, device: str, progress: Progress | None,
     ) -> None:  # fmt: skip
         place = choose_device(device)
         self.device = str(place)
@@ -58,12 +59,16 @@ class Run:
         identity, about = _identity(model, data, removal, place), _about(model, data, place)
         self.records = open_removal(folder, identity, about)
         self.given = groups
+        self.dead: Mapping[str, Sequence[int]] = {}
 
     def run(self) -> RemovalRecords:
         """Measure what is missing, and return everything."""
         # First the whole model: data that do not fit it are refused before anything is kept.
         self.measure({WHOLE: {}}, [], [0.0])
-        groups = self.given or self.find_groups()
+        example = next(self.batches(1))[0]
+        groups = self.given or find_groups(self.model, example)
+        if groups.groups:
+            self.dead = dead_channels(self.model, example)
         records = self.records
         widths = {group.name: group.width for group in groups.groups}
         if records.groups not in ({}, widths):
@@ -79,13 +84,7 @@ class Run:
         self.measure(orders, groups.groups, self.removal.fractions)
         return records
 
-    def find_groups(self) -> "Groups":
-        """Return the groups of the model, found with one of its own images."""
-        from ..model._groups import find_groups
-
-        return find_groups(self.model, next(self.batches(1))[0])
-
-    def rank(self, groups: "Groups") -> dict[str, Salience]:
+    def rank(self, groups: Groups) -> dict[str, Salience]:
         """Return what each criterion says; by default without those that have nothing to say."""
         found: dict[str, Salience] = {}
         for name in self.removal.criteria or CRITERIA:
@@ -107,7 +106,7 @@ class Run:
             found[name] = known
         return found
 
-    def orders(self, groups: Sequence["Group"], found: dict[str, Salience]) -> dict[Curve, Units]:
+    def orders(self, groups: Sequence[Group], found: dict[str, Salience]) -> dict[Curve, Units]:
         """Return the orders in which channels go: two a criterion, and random ones a scope."""
         orders: dict[Curve, Units] = {}
         for name, names in self.scopes(found).items():
@@ -140,14 +139,14 @@ class Run:
         return dict.fromkeys(found, common)
 
     def measure(
-        self, orders: Mapping[Curve, Units], groups: Sequence["Group"], fractions: Iterable[float]
+        self, orders: Mapping[Curve, Units], groups: Sequence[Group], fractions: Iterable[float]
     ) -> None:
         """Evaluate every point that is not known yet, and keep each at once."""
         known = {point.key for point in self.records.points}
         wanted = [(curve, f) for curve in orders for f in fractions if (*curve, f) not in known]
         for number, (curve, fraction) in enumerate(wanted, start=1):
             removed = {g: _first(units, fraction) for g, units in orders[curve].items()}
-            with without(self.model, groups, removed):
+            with without(self.model, groups, removed, self.dead):
                 metrics = evaluate(self.model, self.data, device=self.device)
             widths = sum(self.records.groups[name] for name in removed)
             share = sum(map(len, removed.values())) / max(1, widths)
@@ -185,13 +184,13 @@ def balanced(split: Split, images: int) -> Split:
     return MemorySplit(split.images[chosen], split.labels[chosen])
 
 
-def _ranked(group: "Group", scores: Tensor) -> list[tuple[int, ...]]:
+def _ranked(group: Group, scores: Tensor) -> list[tuple[int, ...]]:
     """Return the group's units, the least salient first: by the mean over their channels."""
     means = torch.stack([scores[list(unit)].mean() for unit in group.unit])
     return [group.unit[i] for i in means.argsort(stable=True).tolist()]
 
 
-def _shuffled(group: "Group", seed: int, draw: int) -> list[tuple[int, ...]]:
+def _shuffled(group: Group, seed: int, draw: int) -> list[tuple[int, ...]]:
     order = keyed.permutation(len(group.unit), seed, "removal", draw, group.name)
     return [group.unit[i] for i in order.tolist()]
 
