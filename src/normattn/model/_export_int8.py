@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..attention._gate import Gate
 from ._export_files import imported, others_code
-from ._export_onnx import INPUT, describe, nodes_of
+from ._export_onnx import INPUT, nodes_of
 from ._fold_gates import Range, Watch, gate_values, gates
 
 LEVELS = 256
@@ -83,7 +83,6 @@ def quantise(
     target: Path,
     batches: Iterable[Tensor],
     kept: Iterable[GateLevels],
-    about: Mapping[str, Any],
 ) -> None:
     """Write the int8 form of an ONNX file: QDQ, weights per channel, ranges from these images."""
     excluded = [
@@ -112,11 +111,6 @@ def quantise(
             nodes_to_exclude=excluded,
         )
     prepared.unlink()
-    onnx = imported("onnx")
-    proto = onnx.load(target)
-    describe(proto, about)
-    onnx.save(proto, target)
-    onnx.checker.check_model(target, full_check=True)
 
 
 def _reader(quantization: Any, batches: Iterable[Tensor]) -> Any:

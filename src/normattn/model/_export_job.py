@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import Fault, InputError, UnsupportedModel
@@ -44,7 +45,7 @@ class Job:
         runtime = _RUNTIMES[self.to]
         if not int8:
             self._write(self.to, made)
-            return {runtime: made}, (), []
+            return self._finished({runtime: made}), (), []
         assert calibration is not None
         plain = self.folder / f"float{made.suffix}"
         self._write(self.to, plain)
@@ -56,10 +57,10 @@ class Job:
         levels = survey_gates(self.folded, batches)
         quantised = made if self.to == "onnx" else self.folder / "int8.onnx"
         with _explaining("int8"):
-            quantise(onnx, quantised, batches, levels, self.about)
+            quantise(onnx, quantised, batches, levels)
             if self.to == "openvino":
                 _export_openvino.write_quantised(quantised, self.images, made, self.about)
-        files = {runtime: plain, f"{runtime}, int8": made}
+        files = self._finished({runtime: plain, f"{runtime}, int8": made})
         return files, levels, [f"Calibrated on {batches.images} images."]
 
     def runners(self, files: Mapping[str, Path]) -> dict[str, nn.Module]:
@@ -67,10 +68,18 @@ class Job:
         with _explaining(self.to):
             return {label: _RUNNERS[self.to](file) for label, file in files.items()}
 
+    def _finished(self, files: dict[str, Path]) -> dict[str, Path]:
+        if self.to == "onnx":
+            with _explaining(self.to):
+                for file in files.values():
+                    _export_onnx.finish(file, self.about)
+        return files
+
     def _write(self, to: str, path: Path) -> None:
         with _explaining(to):
-            # Two images: what is traced with one image may take a batch's size for a constant.
-            images = self.images[:1].expand(2, -1, -1, -1).contiguous()
+            # Two images: what is traced with one may take the batch's size for a constant. And
+            # zeros, as a .pt2 keeps what it was traced with.
+            images = torch.zeros(2, *self.images.shape[1:])
             _WRITERS[to](self.folded, images, path, self.about)
 
 

@@ -13,10 +13,13 @@ from ._export_files import imported, others_code
 from ._fold_gates import FoldedGate
 
 INPUT, OUTPUT = "images", "logits"
+_NOTES = ("pkg.", "onnx.infer", "onnx.quant")
 
 
 def write(model: nn.Module, images: Tensor, path: Path, about: Mapping[str, Any]) -> None:
     """Write a folded model as ONNX, for batches of any size.
+
+    The exporter's notes on each node stay in: `nodes_of` reads them. `tidy` takes them off.
 
     NAM's line is written as a batch norm: runtimes keep one in the layout of the convolutions
     around it, where a product and a sum cost two changes of layout (ONNX Runtime, resnet56 on
@@ -38,7 +41,14 @@ def write(model: nn.Module, images: Tensor, path: Path, about: Mapping[str, Any]
             verbose=False,
         )
     assert program is not None
-    proto = program.model_proto
+    onnx.save(program.model_proto, path)
+
+
+def finish(path: Path, about: Mapping[str, Any]) -> None:
+    """Make a file one to hand out: tidy, with facts in its metadata, and checked by ONNX."""
+    onnx = imported("onnx")
+    proto = onnx.load(path)
+    tidy(proto)
     describe(proto, about)
     onnx.save(proto, path)
     onnx.checker.check_model(path, full_check=True)
@@ -50,6 +60,17 @@ def describe(proto: Any, about: Mapping[str, Any]) -> None:
     for key, value in about.items():
         entry = known.get(key) or proto.metadata_props.add(key=key)
         entry.value = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def tidy(proto: Any) -> None:
+    """Take the exporter's notes off: among them are lines of code, with paths of this machine."""
+    graph = proto.graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (proto, graph, *graph.node, *values):
+        kept = [(p.key, p.value) for p in part.metadata_props if not p.key.startswith(_NOTES)]
+        del part.metadata_props[:]
+        for key, value in kept:
+            part.metadata_props.add(key=key, value=value)
 
 
 def nodes_of(path: Path, module: str) -> list[tuple[str, str]]:

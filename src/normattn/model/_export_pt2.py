@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from ._export_files import others_code
 
@@ -22,6 +23,9 @@ def write(model: nn.Module, images: Tensor, path: Path, about: Mapping[str, Any]
     shapes = ({0: torch.export.Dim("batch", min=1)},)
     with others_code(), torch.no_grad():
         program = torch.export.export(model, (images,), dynamic_shapes=shapes)
+        for part in program.graph_module.modules():
+            for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+                node.meta.pop("stack_trace", None)  # lines of code, with paths of this machine
         page = json.dumps(dict(about), ensure_ascii=False)
         torch.export.save(program, path, extra_files={"normattn.json": page})
 

@@ -51,6 +51,12 @@ class FoldedGate(Gate):
             return line.sigmoid()
         return torch.addcmul(self.offset, wide, self.slope).sigmoid_()
 
+    def forward(self, x: Tensor) -> Tensor:
+        # Without the guard against autocast, which has no say in these operations and would put a
+        # graph within the graph of every exported program.
+        self.check_input(x)
+        return (x * self.gate(x)).to(x.dtype)
+
     @property
     def per_channel(self) -> bool:
         """Whether the constants are a channel's; else they are a pixel's."""

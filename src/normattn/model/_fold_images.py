@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, DataError
+from ._predict import attached
 from ._sites import InputSize, _image_size
 
 _NOISE = 4
@@ -21,12 +22,19 @@ def noise(model: nn.Module, input_size: InputSize | None) -> Tensor:
     Shape:
         ``(4, C, H, W)``, of the model's type and on its device.
     """
-    height, width = _image_size(model, input_size)
+    height, width = _image_size(model, _known_size(model) if input_size is None else input_size)
     convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
     channels = next((m.in_channels for m in convolutions), 3)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_NOISE, channels, height, width, generator=generator)
     return images.to(like(model))
+
+
+def _known_size(model: nn.Module) -> InputSize | None:
+    """Return the size of images that a loaded model was trained on."""
+    loaded = attached(model)
+    size = None if loaded is None else (loaded.given or {}).get("input_size")
+    return None if size is None else (size[1], size[2])
 
 
 def like(model: nn.Module) -> Tensor:

@@ -79,6 +79,9 @@ def export(
     path = Path(path)
     check_export(path, to, int8=int8, tolerance=tolerance, data=data, calibration=calibration)
     _check(model, data, calibration, rounds)
+    if input_size is None and preprocessing and "input_size" in preprocessing:
+        _, height, width = preprocessing["input_size"]
+        input_size = (height, width)
     source = _in_float32(model)
     folded = fold(source, tolerance=tolerance, data=data, input_size=input_size)
     images = noise(source, input_size) if data is None else _first(source, data)
