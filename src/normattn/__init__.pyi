@@ -1,7 +1,11 @@
 from .attention import available as available
 from .attention import create as create
+from .model._hub import push_to_hub as push_to_hub
 from .model.artifact import load as load
 from .model.artifact import save as save
+from .model.export import export as export
+from .model.fold import fold as fold
+from .model.fold import fold_report as fold_report
 from .model.fuse import fuse as fuse
 from .model.fuse import fused as fused
 from .model.fuse import unfuse as unfuse
@@ -11,4 +15,9 @@ from .model.graft import grafts as grafts
 from .model.graft import ungraft as ungraft
 from .model.hosts import host as host
 from .model.profile import profile as profile
+from .model.salience import salience as salience
+from .model.slim import plan_slim as plan_slim
+from .model.slim import slim as slim
+from .model.sparsify import closing_norms as closing_norms
+from .model.sparsify import soft_threshold as soft_threshold
 from .model.sparsify import sparsity as sparsity

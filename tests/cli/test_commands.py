@@ -10,7 +10,10 @@ import pytest
 
 from normattn.errors import InputError
 
-COMMANDS = ("demo", "compare", "train", "evaluate", "profile", "report", "doctor", "list")
+COMMANDS = (
+    *("demo", "compare", "train", "evaluate", "profile", "report", "salience", "slim", "export"),
+    *("predict", "push", "doctor", "list"),
+)
 TINY = ("--data", "digits", "--host", "resnet20", "--epochs", "1", "--train-limit", "128")
 
 

@@ -47,6 +47,11 @@ def host_weights(model):
     return {name: p for name, p in weights.items() if p.requires_grad and id(p) not in inside}
 
 
+def test_a_job_that_would_need_a_teacher_is_refused_before_anything_runs(job):
+    with pytest.raises(ConfigError, match="a job has no teacher"):
+        with_recipe(job, distill=0.5)
+
+
 @pytest.mark.parametrize("initialisation", ["default", "kaiming-uniform"])
 def test_one_seed_gives_every_mechanism_the_same_host(job, data, initialisation):
     job = with_recipe(job, initialisation=initialisation)

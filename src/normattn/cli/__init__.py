@@ -13,9 +13,14 @@ from .compare import compare
 from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
+from .export import export
 from .list import list_names
+from .predict import predict
 from .profile import profile
+from .push import push
 from .report import report
+from .salience import salience
+from .slim import slim
 from .train import train
 
 app = typer.Typer(
@@ -24,11 +29,14 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",  # paragraphs reflow, and brackets stay brackets
     pretty_exceptions_enable=False,
-    help="Normalization-based attention for vision models: graft it, train it, and compare it on "
-    "equal terms.",
+    help="Normalization-based attention for vision models: graft it, train it, compare it on equal "
+    "terms, then make the model smaller and ship it.",
     epilog="Start with: normattn demo",
 )
-for command in (demo, compare, train, evaluate, profile, report, doctor):
+for command in (
+    *(demo, compare, train, evaluate, profile, report),
+    *(salience, slim, export, predict, push, doctor),
+):
     app.command()(command)
 app.command("list")(list_names)
 

@@ -39,8 +39,8 @@ class Job:
         fuse: Whether kernels compute what they can, as in `normattn.fuse`.
 
     Raises:
-        ConfigError: an unknown mechanism, a seed that is no integer from 0, or ``fuse`` neither
-            True nor False.
+        ConfigError: an unknown mechanism, a seed that is no integer from 0, ``fuse`` neither
+            True nor False, or a recipe that needs a teacher.
     """
 
     data: str
@@ -63,6 +63,11 @@ class Job:
             raise ConfigError(f"job: expected seed to be an integer >= 0, got {self.seed!r}.")
         if type(self.fuse) is not bool:
             raise ConfigError(f"job: expected fuse to be True or False, got {self.fuse!r}.")
+        if self.recipe.distill:
+            raise ConfigError(
+                f"job: expected a recipe without distillation, got distill={self.recipe.distill}: "
+                "a job has no teacher. Leave it at 0; `normattn slim` teaches with the original."
+            )
         object.__setattr__(self, "mechanism", Mechanism.parse(self.mechanism).label)
         if isinstance(self.sites, list):
             object.__setattr__(self, "sites", tuple(self.sites))
