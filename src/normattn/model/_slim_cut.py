@@ -11,7 +11,7 @@ from torch import nn
 from ..attention._narrow import narrow
 from ._groups import Group
 from ._insertion import MARK, mark
-from ._slim_standins import GateStandIn, Keeps, PadStandIn, keeps
+from ._slim_layers import GateStandIn, Keeps, PadStandIn, keeps
 from .cifar_resnet import Subsample
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d

@@ -11,21 +11,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
 from ._groups import Group, Groups, Member, Role
-from ._slim_standins import GateStandIn, PadBehind, PadStandIn, StandingIn
+from ._slim_layers import GateStandIn, PadBehind, PadStandIn
+from ._slim_sets import WIDEST, Channels, Indices, alike, appended, by_rank, connected
+from ._slim_standins import StandingIn
 from ._slim_units import Linked, refine
 
-Indices = npt.NDArray[np.int64]
 _Key = tuple[Any, str]  # a node of Torch-Pruning's, and "in", "out" or "both"
-
-_WIDEST = 1 << 24  # more indices than any dimension has
 
 
 def connect(copy: StandingIn) -> Groups:
@@ -105,11 +101,11 @@ class _Walk:
             target = (dependency.target, self._side(dependency.target, dependency.handler))
             source, mapped = _map(dependency.index_mapping, indices)
             width = self._width(*target)
-            fits = (mapped >= 0) & (mapped < (width or _WIDEST))
+            fits = (mapped >= 0) & (mapped < (width or WIDEST))
             source, mapped = source[fits], mapped[fits]
             if mapped.size:
                 self.numbers.setdefault(target, len(self.numbers))
-                offsets = (self.numbers[key] * _WIDEST, self.numbers[target] * _WIDEST)
+                offsets = (self.numbers[key] * WIDEST, self.numbers[target] * WIDEST)
                 self.pairs.append((source + offsets[0], mapped + offsets[1]))
                 yield target, mapped
 
@@ -138,36 +134,29 @@ class _Walk:
 
     def linked(self) -> Iterator[Linked]:
         """Yield the sets of channels that have the same layers in common."""
-        keys = {number: key for key, number in self.numbers.items()}
-        elements = np.concatenate(
-            [indices + self.numbers[key] * _WIDEST for key, indices in self.known.items()]
-        )
-        elements.sort()
-        sources = np.searchsorted(elements, np.concatenate([s for s, _ in self.pairs]))
-        targets = np.searchsorted(elements, np.concatenate([t for _, t in self.pairs]))
-        matrix = coo_array(
-            (np.ones(len(sources), np.int8), (sources, targets)), shape=(len(elements),) * 2
-        )
-        _, labels = connected_components(matrix, directed=False)
-        components: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for label, element in zip(labels.tolist(), elements.tolist(), strict=True):
-            components[label][element // _WIDEST].append(element % _WIDEST)
-        alike: dict[tuple[int, ...], list[dict[int, list[int]]]] = defaultdict(list)
-        for component in components.values():
-            alike[tuple(component)].append(component)
-        for numbers, found in alike.items():
-            linked = self._linked([keys[n] for n in numbers], numbers, found)
+        known = {self.numbers[key]: (key, indices) for key, indices in self.known.items()}
+        elements = np.concatenate([known[n][1] + n * WIDEST for n in sorted(known)])
+        labels = connected(elements, self.pairs)
+        kinds, rank = alike(labels, elements // WIDEST)
+        found: dict[int, list[tuple[_Key, Channels]]] = defaultdict(list)
+        start = 0
+        for number in sorted(known):
+            key, indices = known[number]
+            mine = labels[start : start + len(indices)]
+            start += len(indices)
+            for kind in np.unique(kinds[mine]).tolist():
+                inside = kinds[mine] == kind
+                found[kind].append((key, by_rank(rank[mine[inside]], indices[inside])))
+        for parts in found.values():
+            linked = self._linked(parts)
             if linked is not None:
                 yield linked
 
-    def _linked(
-        self, keys: list[_Key], numbers: tuple[int, ...], found: list[dict[int, list[int]]]
-    ) -> Linked | None:
+    def _linked(self, parts: list[tuple[_Key, Channels]]) -> Linked | None:
         members: list[Member] = []
         obstacles: list[str] = []
         closes = False
-        for key, number in zip(keys, numbers, strict=True):
-            node, side = key
+        for (node, side), channels in parts:
             closes = closes or _adds(node)
             name = self.names.get(node.module)
             role = _role(node.module, side)
@@ -178,12 +167,10 @@ class _Walk:
             if role is None:
                 obstacles.append(f"a layer that cannot be cut ({_kind(node.module)} at {name!r})")
             elif self._width(node, side):
-                indices = [component[number] for component in found]
                 if isinstance(node.module, PadBehind):
-                    first = node.module.first
-                    indices = [[i - first for i in each if i >= first] for each in indices]
-                if any(indices):
-                    members.append(Member(name, role, tuple(map(tuple, indices))))
+                    channels = appended(channels, node.module.first)
+                if any(channels):
+                    members.append(Member(name, role, channels))
         if not any(member.role == "out" for member in members):
             return None  # the image's own channels, and what only passes them on
         members.sort(key=lambda member: self.order[member.layer])

@@ -55,6 +55,16 @@ def without(groups: Groups, skip: Iterable[str]) -> Groups:
     return Groups(kept, (*groups.refused, *skipped.items()))
 
 
+def require_some(model: nn.Module, groups: Groups) -> None:
+    """Refuse a model of which nothing can be removed."""
+    if not groups.groups:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in groups.refused[:3])
+        raise ConfigError(
+            f"plan_slim: expected a model with channels that can be removed, got none in "
+            f"{type(model).__name__} ({reasons or 'it has no layers'}). There is nothing to rank."
+        )
+
+
 def scored_by(groups: Groups, ranked: Salience) -> list[Group]:
     """Return the groups that are ranked."""
     scored = [group for group in groups.groups if group.name in ranked.scores]

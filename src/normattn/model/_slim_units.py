@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from ._groups import Group, Member
-from ._slim_standins import Blocks, GateStandIn, PadStandIn
+from ._slim_layers import Blocks, GateStandIn, PadStandIn
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..attention import EAN, Gate
 from ..errors import UnsupportedModel
 from ._insertion import MARK, Place, attention_at, base, layers, mark
 from ._slim_cut import CONVOLUTIONS, Convolution
-from ._slim_standins import Keeps, keeps
+from ._slim_layers import Keeps, keeps
 from .cifar_resnet import BasicBlock, Subsample
 
 Shapes = Mapping[str, torch.Size]

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import ConfigError, UnsupportedModel
+from ..errors import UnsupportedModel
 from ._groups import Group
 from ._slim_checks import check_model
 from ._slim_choice import Choice
@@ -14,7 +14,7 @@ from ._slim_cut import all_or_nothing, apply, width_of
 from ._slim_dead import find_dead
 from ._slim_fold import fingerprint, fold
 from ._slim_graph import connect
-from ._slim_options import check_options, like, scored_by, without
+from ._slim_options import check_options, like, require_some, scored_by, without
 from ._slim_plan import Cost as Cost
 from ._slim_plan import Fold as Fold
 from ._slim_plan import GroupPlan, LayerPlan, SlimPlan
@@ -82,31 +82,18 @@ def plan_slim(
     kind, value = read_target(target)
     check_options(across, round_to, least)
     check_model("plan_slim", model, example_input)
-    example_input = like(model, example_input)
-    copied = standing_in(model, example_input)
-    everything = tried(copied, connect(copied))
-    groups = without(everything, skip)
-    if not groups.groups:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in groups.refused[:3])
-        raise ConfigError(
-            f"plan_slim: expected a model with channels that can be removed, got none in "
-            f"{type(model).__name__} ({reasons or 'it has no layers'}). There is nothing to rank."
-        )
+    example = like(model, example_input)
+    copied = standing_in(model, example)
+    groups = without(tried(copied, connect(copied)), skip)
+    require_some(model, groups)
     ranked = criterion
     if not isinstance(ranked, Salience):
-        ranked = salience(
-            model, ranked, data, example_input=example_input, groups=groups, seed=seed
-        )
+        ranked = salience(model, ranked, data, example_input=example, groups=groups, seed=seed)
     scored = scored_by(groups, ranked)
     choice = Choice(scored, ranked.scores, across, round_to, least)
-    found = Search(choice, Costs(model, example_input, scored, copied.seconds)).run(kind, value)
-    dead = find_dead(model, copied, groups, example_input)
-    unranked = [
-        (group.name, f"{ranked.criterion} does not rank it")
-        for group in groups.groups
-        if group not in scored
-    ]
-    folds = dead.folds_of(found.removed, groups)
+    found = Search(choice, Costs(model, example, scored, copied.seconds)).run(kind, value)
+    folds = find_dead(model, copied, groups, example).folds_of(found.removed, groups)
+    unranked = [group.name for group in groups.groups if group not in scored]
     return SlimPlan(
         target={kind: value},
         criterion=ranked.criterion,
@@ -114,7 +101,10 @@ def plan_slim(
         round_to=round_to,
         fraction=found.fraction,
         groups=tuple(_group_plan(model, g, found.removed.get(g.name, ())) for g in scored),
-        refused=(*groups.refused, *unranked),
+        refused=(
+            *groups.refused,
+            *((name, f"{ranked.criterion} does not rank it") for name in unranked),
+        ),
         before=found.before,
         after=found.after,
         reached=found.reached,
