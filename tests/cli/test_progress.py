@@ -95,3 +95,39 @@ def test_lines_above_the_bars_leave_out_epochs(bars):
     shown = progress.console.file.getvalue()
     assert "failed: nan" in shown
     assert "train loss" not in shown
+
+
+ROUND = {"round": 2, "rounds": 3}
+PLAN = {
+    "event": "plan",
+    "target": {"speedup": 1.587},
+    "before": {"parameters": 270610, "latency_ms": 7.5, "multiply_adds": None},
+    "after": {"parameters": 118026, "latency_ms": 4.125, "multiply_adds": None},
+    "note": "",
+}
+
+
+def test_a_round_of_a_slimming_says_what_goes_and_what_that_cost():
+    assert describe(PLAN | ROUND) == (
+        "round 2 of 3: towards speedup 1.59: parameters 270,610 → 118,026, latency ms 7.5 → 4.125"
+    )
+    nothing = {"before": None, "after": None, "note": "It is there already."}
+    assert describe(PLAN | ROUND | nothing) == (
+        "round 2 of 3: towards speedup 1.59: nothing to remove. It is there already."
+    )
+    assert describe(EPOCH | ROUND).startswith("round 2 of 3: epoch 2 of 4, train loss 0.500")
+    errors = {side: {"metrics": {"top1_error": e}} for side, e in (("before", 50), ("after", 12))}
+    done = {"event": "round", "skipped": False, "drop": -0.25} | ROUND | errors
+    assert describe(done) == (
+        "round 2 of 3: done, top-1 error 50.00 % after removal, 12.00 % after fine-tuning "
+        "(-0.25 points against the original)"
+    )
+    assert describe(done | {"skipped": True}) == "round 2 of 3: done, nothing removed"
+
+
+def test_the_bar_of_a_slimming_is_that_of_its_round(bars):
+    show, progress = bars
+    show(STEP | ROUND)
+    (work,) = progress.tasks
+    assert work.description == "round 2 of 3"
+    assert (work.completed, work.total) == (15, 40)

@@ -57,6 +57,7 @@ def test_a_target_that_makes_no_sense_is_refused(target, words):
         {"steps": 0},
         {"steps": 1.5},
         {"batch": 0},
+        {"round_to": 0},
         {"seed": -1},
         {"max_drop": -0.1},
         {"max_drop": float("nan")},

@@ -150,11 +150,15 @@ def _plan(event: Event) -> str:
     if not event["after"]:
         return f"towards {target}: nothing to remove. {event['note']}".rstrip()
     parts = [
-        f"{name.replace('_', ' ')} {before:,.4g} → {event['after'][name]:,.4g}"
+        f"{name.replace('_', ' ')} {_figure(before)} → {_figure(event['after'][name])}"
         for name, before in event["before"].items()
         if before is not None
     ]
     return f"towards {target}: {', '.join(parts)}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _round(event: Event) -> str:

@@ -61,6 +61,9 @@ def slim(
             help="'group': each loses its share; 'model': all channels compete.", metavar="RULE"
         ),
     ] = "group",
+    round_to: Annotated[
+        int, typer.Option(help="Widths that are left are multiples of this.", min=1)
+    ] = 8,
     skip: Annotated[
         str | None,
         typer.Option(
@@ -116,6 +119,7 @@ def slim(
         across=across,
         steps=steps,
         max_drop=max_drop,
+        round_to=round_to,
         skip=tuple(part.strip() for part in (skip or "").split(",") if part.strip()),
         batch=batch,
         seed=seed,

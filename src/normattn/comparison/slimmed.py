@@ -189,7 +189,7 @@ def export_result(folder: Path | str) -> dict[str, Any]:
         folder: Of a finished slimming; ``model.onnx`` and ``export.json`` are written there.
 
     Returns:
-        The report as `normattn.export` gives it, in plain containers, and its ``text``.
+        The report as `normattn.export` gives it, in plain containers, and as ``text``, short.
 
     Raises:
         InputError: what exports need is not installed; it says how to.
@@ -204,6 +204,7 @@ def export_result(folder: Path | str) -> dict[str, Any]:
     target.unlink(missing_ok=True)  # left by a kill before its report was written
     data = open_for(SlimJob.from_json(read(folder)["job"]), read_info(folder))
     report = export_with(load(folder), target, data, "onnx")
-    _files.write_json(path, {"text": str(report), **report.to_json()})
+    text = str(report).removeprefix(str(report.fold)).strip()
+    _files.write_json(path, {"text": text, **report.to_json()})
     found: dict[str, Any] = _files.read_json(path)
     return found

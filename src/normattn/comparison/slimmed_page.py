@@ -73,6 +73,7 @@ def command(job: SlimJob) -> str:
         "--steps": job.steps,
         "--criterion": job.criterion,
         "--across": job.across,
+        "--round-to": None if job.round_to == 8 else job.round_to,
         "--skip": ",".join(job.skip) or None,
         "--batch": None if job.batch == 1 else job.batch,
         "--seed": job.seed or None,

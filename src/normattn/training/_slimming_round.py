@@ -85,6 +85,7 @@ class Setting:
             job.criterion,
             data=Normalised(self.data, "train", _IMAGES),
             across=job.across,
+            round_to=job.round_to,
             skip=job.skip,
             seed=keyed.key(job.seed, "plan", number),
         )
