@@ -125,6 +125,14 @@ def test_a_host_of_ours_may_be_built_by_the_user_too(tmp_path):
     assert_close(dict(again.state_dict()), dict(model.state_dict()), rtol=0, atol=0)
 
 
+def test_a_builder_that_draws_random_numbers_leaves_the_callers_alone(tmp_path, model):
+    before = torch.get_rng_state()
+    load(save(model, tmp_path / "x", builder=Net), builder=Net)
+    assert torch.equal(torch.get_rng_state(), before)
+    Net()
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_predict_of_the_class_itself_stays_and_a_warning_says_so(tmp_path):
     path = save(Predicting(), tmp_path / "x", builder=Predicting)
     with pytest.warns(UserWarning, match="Predicting has a method predict of its own"):

@@ -89,7 +89,6 @@ def build(source: HostSpec | Builder, records: Sequence[Grafted], state: State) 
     fresh: dict[str, Tensor] = model.state_dict(keep_vars=True)
     if shapes != {name: tensor.shape for name, tensor in fresh.items()}:
         _resize(model, shapes, records)
-        fresh = model.state_dict(keep_vars=True)
         if isinstance(source, HostSpec):
             _require_outputs(model, source.num_classes)
     # Assigned and not copied, which keeps the types that the weights were saved in.
