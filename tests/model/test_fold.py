@@ -365,6 +365,8 @@ def test_the_mean_and_the_range_are_those_of_the_data(tiny):
     assert (site.width, site.lowest, site.highest) == pytest.approx(
         (width, float(values.min()), float(values.max()))
     )
+    backwards = fold_report(fold(model, tolerance=1.01 * width, data=data[::-1])).sites[0]
+    assert (backwards.lowest, backwards.highest) == (site.lowest, site.highest)
     exact = fold(model, data=data)[1].conv2
     assert_close(
         folded[1].conv2.weight.detach(),
@@ -437,6 +439,39 @@ def test_a_hooked_gate_stays(tiny, images):
     folded = fold(model, tolerance=0.9, data=[images])
     assert fold_report(folded).sites[0].note == "there are hooks on it"
     assert_close(folded(images).shape, model(images).shape)
+
+
+def watched_norm(gate):
+    gate.norm.register_forward_hook(lambda module, args, output: 2 * output)
+
+
+def no_statistics(gate):
+    gate.norm.running_mean = gate.norm.running_var = None
+
+
+@pytest.mark.parametrize("change", [watched_norm, no_statistics])
+def test_a_gate_whose_norm_is_no_line_stays(change, tiny, images):
+    model = tiny("timm basic", "nam-channel").eval()
+    change(model[1].bn2.attn)
+    folded = fold(model, data=[images])
+    assert [site.became for site in fold_report(folded).sites] == ["itself", "constants"]
+    assert_close(folded(images), model(images))
+
+
+def test_a_hooked_nam_stays_whole(tiny, images):
+    model = tiny("timm basic", "nam").eval()
+    model[1].bn2.attn.register_forward_hook(lambda module, args, output: 2 * output)
+    folded = fold(model, data=[images])
+    assert isinstance(folded[1].bn2.attn, NAM)
+    assert_close(folded(images), model(images))
+
+
+def test_a_gate_in_float32_is_watched_in_a_model_of_half_precision(tiny, images):
+    model = tiny("timm basic", "se").bfloat16().eval()
+    for block in model[1:]:
+        block.bn2.attn.float()
+    report = fold_report(fold(model, tolerance=1e-3, data=[images]))
+    assert 0 < report.sites[0].width < 1
 
 
 # What is said

@@ -174,7 +174,7 @@ def constant(gate: Gate) -> float | None:
 
 def as_line(gate: Gate) -> FoldedGate | None:
     """Return a NAM gate with its slope and offset as constants; None where it has none."""
-    if type(gate) not in (NAMChannel, NAMSpatial) or not (untouched(gate) and untouched(gate.norm)):
+    if type(gate) not in (NAMChannel, NAMSpatial) or not untouched(gate.norm):
         return None
     if not has_line(gate.norm):
         return None

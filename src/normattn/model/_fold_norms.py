@@ -11,18 +11,15 @@ from ._fold_trace import FoldTrace
 _PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, Conv2dSame)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNormAct2d)
 
-Taken = dict[nn.Module, nn.Module | None]
+Taken = dict[nn.Module, nn.Module]
 Left = tuple[str, str]  # a norm's name, and why it stays
 
 
-def fold_norms(
-    model: nn.Module, trace: FoldTrace
-) -> tuple[dict[nn.Module, nn.Module | None], list[Left]]:
+def fold_norms(model: nn.Module, trace: FoldTrace) -> tuple[Taken, list[Left]]:
     """Fold each norm into the convolution or linear layer that feeds it alone, in place.
 
     Returns:
         By norm, the layer that now does its work; and the batch norms that stay, with reasons.
-        A norm that an activation went on living in (timm's) has no such layer: None.
     """
     names = {module: name for name, module in model.named_modules()}
     taken: Taken = {}
@@ -35,7 +32,7 @@ def fold_norms(
         factor, shift = norm_line(norm)
         _set(layer, _rows(layer.weight, factor), _bias(layer) * factor + shift)
         replace(model, norm, _rest(norm))
-        taken[norm] = None if _behind(norm) else layer
+        taken[norm] = layer
     return taken, left
 
 
@@ -61,13 +58,9 @@ def has_line(norm: _BatchNorm) -> bool:
 
 def takes_factor(layer: nn.Module) -> bool:
     """Return whether a factor for each channel of the layer's output can go into its weights."""
-    if untouched(layer) and type(layer) in _PRODUCERS:
-        return True
-    if not (untouched(layer) and type(layer) in _NORMS):
-        return False
-    return layer.weight is not None and (
-        type(layer) is not BatchNormAct2d or not any(_behind(layer))
-    )
+    # (What timm's norm with an activation returns was made by the activation, not by the norm.)
+    known = type(layer) in _PRODUCERS or (type(layer) in _NORMS and layer.weight is not None)
+    return known and untouched(layer)
 
 
 def scale(layer: nn.Module, factor: Tensor) -> None:

@@ -20,8 +20,7 @@ class Folding:
     Args:
         model: with its norms folded already.
         trace: what fed what before that.
-        stands_for: by a norm that is gone, the layer that does its work (None where that is not at
-            the place where the norm's output was).
+        stands_for: by a norm that is gone, the layer that does its work.
         ranges: what was seen of the gates.
         tolerance: the width below which a gate is a constant.
     """
@@ -30,13 +29,13 @@ class Folding:
         self,
         model: nn.Module,
         trace: FoldTrace,
-        stands_for: Mapping[nn.Module, nn.Module | None],
+        stands_for: Mapping[nn.Module, nn.Module],
         ranges: Mapping[Gate, Range],
         tolerance: float | None,
     ) -> None:
         self.model = model
         self.trace = trace
-        self.stands_for = dict(stands_for)
+        self.stands_for: dict[nn.Module, nn.Module | None] = dict(stands_for)
         self.ranges = ranges
         self.tolerance = tolerance
         self._names = {module: name for name, module in model.named_modules()}

@@ -40,7 +40,7 @@ class FoldTrace(TorchFunctionMode):
         self._makers: dict[_State, nn.Module] = {}
         self._readers: defaultdict[_State, list[frozenset[nn.Module]]] = defaultdict(list)
         self._returned: set[_State] = set()
-        self._stack: list[tuple[nn.Module, frozenset[_State]]] = []
+        self._stack: list[nn.Module] = []
         self._alive: list[Tensor] = []  # an id is a tensor's own only while it lives
 
     def feed(self, module: nn.Module) -> Feed | None:
@@ -62,7 +62,7 @@ class FoldTrace(TorchFunctionMode):
         result = func(*args, **kwargs)
         made = list(_tensors(result))
         if made:  # asking for a shape or a type reads nothing
-            stack = frozenset(module for module, _ in self._stack)
+            stack = frozenset(self._stack)
             # Nor does what hands a tensor on as it is, such as a conversion to the type it has.
             for state in set(read) - {_state(tensor) for tensor in made}:
                 self._readers[state].append(stack)
@@ -74,16 +74,16 @@ class FoldTrace(TorchFunctionMode):
         self._alive += given
         self._calls[module] += 1
         self._inputs[module] = (_state(given[0]), given[0].shape) if len(given) == 1 else None
-        self._stack.append((module, frozenset(_state(tensor) for tensor in given)))
+        self._stack.append(module)
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        _, given = self._stack.pop()
+        self._stack.pop()
         made = list(_tensors(output))
         self._alive += made
         if not self._stack:
             self._returned.update(_state(tensor) for tensor in made)
-        # The innermost module leaves first; one that hands its input on has made nothing.
-        if isinstance(output, Tensor) and _state(output) not in given:
+        # The innermost module leaves first, and before any that only hands its output on.
+        if isinstance(output, Tensor):
             self._makers.setdefault(_state(output), module)
 
 
