@@ -123,13 +123,14 @@ def test_the_page_shows_names_as_text(record, profile, tmp_path):
 
 
 def test_the_picture_has_a_bar_a_layer_and_its_letters_are_text(record):
+    record["widths"]["con\x1bv2"] = [5, 5]  # no XML has this character
     content, said = draw_widths(record["widths"], "svg")
     root = ElementTree.fromstring(content)
     assert not [e for e in root.iter() if e.tag.endswith("script")]
     texts = ["".join(e.itertext()).strip() for e in root.iter() if e.tag.endswith("}text")]
-    assert {"conv1", EVIL, "8 of 16", "64"} <= set(texts)
+    assert {"conv1", "con v2", EVIL, "8 of 16", "64"} <= set(texts)
     assert said == (
-        "Width of every layer before and after: 1 of 3 layers are narrower, 82 outputs of 90 are "
+        "Width of every layer before and after: 1 of 4 layers are narrower, 87 outputs of 95 are "
         "left."
     )
     assert content == draw_widths(record["widths"], "svg")[0]

@@ -16,7 +16,16 @@ from normattn import _files
 from normattn.data import open_data
 from normattn.errors import ArtifactError, ConfigError, Fault, RunError
 from normattn.model._slim_cost import Costs
-from normattn.training import Interrupted, Job, _slimming_round, evaluate, recipe, run_job
+from normattn.model.profile import Latency
+from normattn.training import (
+    Interrupted,
+    Job,
+    _slimming_plans,
+    _slimming_round,
+    evaluate,
+    recipe,
+    run_job,
+)
 from normattn.training._slimming_round import Setting
 from normattn.training.slimming import SlimJob, fine_tuning, recorded_threads, run_slim
 
@@ -222,6 +231,37 @@ def test_a_round_without_anything_to_do_is_passed_over(job, run, tmp_path):
     assert record["rounds"][1]["asked"] is None
     assert (record["outcome"], record["kept"]) == ("target", 1)
     assert not (tmp_path / "round-2" / WEIGHTS).exists()
+
+
+def test_a_speedup_is_asked_of_what_the_model_measures_now(job, run, tmp_path, monkeypatch):
+    asked = []
+
+    def measure(models, *args, **options):
+        asked.append((list(models), options["batch"]))
+        return {"now": Latency(1.0, 1.0, 1.0, ratio=0.8)}
+
+    monkeypatch.setattr(_slimming_plans, "latency", measure)
+    record = run(dataclasses.replace(job, target={"speedup": 2}, batch=4), tmp_path)
+    first, second = record["rounds"]
+    assert first["asked"] == pytest.approx({"speedup": 2**0.5})
+    assert (second["left"], second["asked"]) == (0.8, {"speedup": pytest.approx(1.6)})
+    assert asked == [(["original", "now"], 4)]
+    assert record["outcome"] == "target"
+
+
+def test_latencies_on_the_way_begin_at_the_originals(job, run, tmp_path):
+    """By `no_clock` the original takes 2 ms, and 1 ms without any channel."""
+    record = run(dataclasses.replace(job, target={"latency_ms": 1.125}), tmp_path)
+    assert [each["asked"]["latency_ms"] for each in record["rounds"]] == [1.5, 1.125]
+
+
+def test_channels_are_counted_over_all_groups(job, run, tmp_path):
+    record = run(dataclasses.replace(job, target={"channels": 0.5}), tmp_path)
+    second = record["rounds"][1]
+    groups = _files.read_json(tmp_path / "round-1" / "plan.json")["plan"]["groups"]
+    left = sum(g["after"] for g in groups) / sum(g["before"] for g in groups)
+    assert second["left"] == left < 1
+    assert second["asked"]["channels"] == pytest.approx(1 - 0.5 / left)
 
 
 def test_a_target_out_of_reach_is_refused_with_the_best_before_anything_is_trained(
