@@ -57,7 +57,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
         "data": f"{data['spec']}, {_counted(data['train'], 'training image')}, "
         f"{_counted(data['val'], 'validation image')}",
         "criterion": f"{job['criterion']}, across the {job['across']}",
-        "allowed drop": "none set" if job["max_drop"] is None else f"{job['max_drop']:g} points",
+        "allowed drop (points)": "none set" if job["max_drop"] is None else job["max_drop"],
         "fine-tuning, each round": job["recipe"],
         **{key: record[key] for key in ("versions", "commit", "machine", "started", "finished")},
     }
