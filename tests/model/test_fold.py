@@ -391,6 +391,25 @@ def test_a_factor_passes_the_gate_in_front_of_it(tiny, images):
     assert_close(folded(x), model(x), rtol=1e-6, atol=1e-6)
 
 
+def test_factors_pass_gates_that_are_gone_already():
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), NAMChannel(6, weighting="mean"), Half(6), Half(6))
+    folded = assert_folds(scatter(model).append(nn.Flatten()), torch.randn(2, 3, 4, 5))
+    assert [type(m) for m in folded[1:4]] == [FoldedGate, nn.Identity, nn.Identity]
+
+
+def test_a_factor_does_not_pass_a_pixels_gate():
+    gates = NAMSpatial(6, size=(4, 5), weighting="mean"), Half(6)
+    model = scatter(nn.Sequential(nn.Conv2d(3, 6, 1), *gates, nn.Flatten()))
+    assert isinstance(assert_folds(model, torch.randn(2, 3, 4, 5))[2], FactorGate)
+
+
+def test_a_linear_layer_along_a_row_takes_no_factor_of_a_channel():
+    model = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm2d(3), Half(3), nn.Linear(3, 3), Half(3))
+    folded = assert_folds(scatter(model).append(nn.Flatten()), torch.randn(2, 3, 4, 5))
+    assert isinstance(folded[2], nn.Identity)  # a norm that stays takes it
+    assert isinstance(folded[4], FactorGate)
+
+
 def test_a_gate_with_nothing_in_front_becomes_a_factor():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), BAM(16), nn.Flatten()).eval()

@@ -35,7 +35,8 @@ class Folding:
     ) -> None:
         self.model = model
         self.trace = trace
-        self.stands_for: dict[nn.Module, nn.Module | None] = dict(stands_for)
+        self.stands_for = dict(stands_for)
+        self._gone: set[nn.Module] = set()  # gates that multiply nothing any more
         self.ranges = ranges
         self.tolerance = tolerance
         self._names = {module: name for name, module in model.named_modules()}
@@ -65,7 +66,7 @@ class Folding:
         line = as_line(gate)
         if line is None:
             return site
-        self._put(gate, line, line)
+        self._put(gate, line)
         return changed(site, became="constants")
 
     def _factor(self, gate: Gate) -> Tensor | None:
@@ -81,18 +82,17 @@ class Folding:
 
     def _to_factor(self, gate: Gate, factor: Tensor, site: FoldedGateSite) -> FoldedGateSite:
         if constant(gate) == 1:
-            self._put(gate, nn.Identity(), None)
+            self._remove(gate)
             return changed(site, became="nothing")
         lines, layer = self._in_front(gate)
         if layer is None:
             wide = torch.promote_types(torch.float32, like(self.model).dtype)
-            product = FactorGate(gate.channels, factor.to(wide))
-            self._put(gate, product, product)
+            self._put(gate, FactorGate(gate.channels, factor.to(wide)))
             return changed(site, became="factor", note="no layer right in front can take it")
         for line in lines:  # each sees its input multiplied already
             line.slope.div_(factor.view(1, -1, 1, 1).to(line.slope))
         scale(layer, factor)
-        self._put(gate, nn.Identity(), lines[0] if lines else layer)
+        self._remove(gate)
         return changed(site, became="nothing", into=self._names[layer])
 
     def _in_front(self, gate: Gate) -> tuple[list[FoldedGate], nn.Module | None]:
@@ -104,15 +104,21 @@ class Folding:
         feed = self.trace.feed(gate)
         while feed is not None and feed.maker is not None and feed.alone:
             layer = self.stands_for.get(feed.maker, feed.maker)
-            if isinstance(layer, FoldedGate) and layer.per_channel:
+            if layer in self._gone:
+                feed = self.trace.feed(layer)
+            elif isinstance(layer, FoldedGate) and layer.per_channel:
                 lines.append(layer)
                 feed = self.trace.feed(feed.maker)
-            elif layer is not None and takes_factor(layer) and not isinstance(layer, nn.Linear):
+            elif takes_factor(layer) and not isinstance(layer, nn.Linear):
                 return lines, layer
             else:
                 break
         return [], None
 
-    def _put(self, gate: Gate, new: nn.Module, stands: nn.Module | None) -> None:
+    def _put(self, gate: Gate, new: nn.Module) -> None:
         replace(self.model, gate, new)
-        self.stands_for[gate] = stands
+        self.stands_for[gate] = new
+
+    def _remove(self, gate: Gate) -> None:
+        replace(self.model, gate, nn.Identity())
+        self._gone.add(gate)
