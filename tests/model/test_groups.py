@@ -3,6 +3,7 @@ import copy
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 
 from normattn import fuse, graft, host
@@ -147,6 +148,22 @@ def test_what_mixes_channels_in_a_way_not_followed_is_refused_by_name_and_the_re
     found = find(nn.Sequential(Net(Shuffled(), behind=8), nn.ReLU(), Net(nn.ReLU(), 8, 8))[:1])
     assert "0.between.conv" in dict(found.refused)
     assert [group.name for group in found.groups] == ["0.first"]
+
+
+def test_a_group_that_would_compute_something_else_is_refused_by_name():
+    class Turned(nn.Module):  # the graph takes it for an operation that keeps channels in place
+        def forward(self, x):
+            return x.flip(1)
+
+    found = find(nn.Sequential(Net(Turned()), nn.ReLU(), nn.Conv2d(4, 2, 1)))
+    assert dict(found.refused)["0.first"].startswith("the layers behind compute something else")
+    assert [group.name for group in found.groups] == ["0.last"]
+
+
+def test_a_network_that_the_graph_fails_on_is_slimmed_where_it_can_be():
+    found = find(torchvision.models.shufflenet_v2_x0_5(num_classes=10))  # splits, and turns over
+    assert "stage2.1.branch2.0" in {group.name for group in found.groups}
+    assert any("compute something else" in reason for _, reason in found.refused)
 
 
 def test_the_model_is_left_as_it_was():

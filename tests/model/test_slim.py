@@ -100,6 +100,10 @@ def test_across_the_model_one_threshold_decides():
     scores = {"layer1.0.conv1": torch.ones(16), "layer2.0.conv1": torch.arange(32.0) / 31}
     made = plan(model, {"channels": 0.25}, Salience("by hand", scores), across="model")
     assert widths(made) == {"layer1.0.conv1": 16, "layer2.0.conv1": 24}
+    made = plan(
+        model, {"channels": 10 / 48}, Salience("by hand", scores), across="model", round_to=1
+    )
+    assert widths(made) == {"layer1.0.conv1": 16, "layer2.0.conv1": 22}
     # All of the second group is below the threshold, but it keeps what it must.
     scores["layer2.0.conv1"] = torch.zeros(32)
     made = plan(model, {"channels": 0.9}, Salience("by hand", scores), across="model", least=0.25)

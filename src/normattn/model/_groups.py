@@ -1,8 +1,9 @@
 """Which channels of which layers hang together: what slimming can remove, and what it cannot.
 
-Torch-Pruning follows the channels through the model (`_slim_graph.py`, which alone imports it).
+Torch-Pruning follows the channels through the model (`_slim_depgraph.py`, which alone imports it).
 It reads a copy in which attention is a stand-in that treats each channel by itself
-(`_slim_standins.py`), and what it found is tried before it is believed (`_slim_trial.py`).
+(`_slim_standins.py`); what is connected is a group (`_slim_graph.py`), and what was found is tried
+before it is believed (`_slim_trial.py`).
 """
 
 from collections.abc import Iterable

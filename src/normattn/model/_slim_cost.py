@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ._counters import Products
 from ._groups import Group
 from ._slim_choice import Chosen
-from ._slim_cut import apply, cuts
+from ._slim_cut import apply, cuts, shared_copy
 from ._slim_plan import Cost
 from .fuse import plain
 from .profile import latency
@@ -42,7 +42,7 @@ class Costs:
 
     def narrow(self, model: nn.Module, removed: Chosen) -> nn.Module:
         """Return a copy of a model without the removed channels."""
-        narrow = copy.deepcopy(model)
+        narrow = shared_copy(model)
         apply(narrow, cuts((self.groups[name], gone) for name, gone in removed.items()))
         return narrow
 

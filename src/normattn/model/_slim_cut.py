@@ -1,6 +1,7 @@
 """Cut channels out of single layers."""
 
 import contextlib
+import copy
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,12 @@ def cuts(removed: Iterable[tuple[Group, Iterable[int]]]) -> Cuts:
                 index for channel in gone for index in member.channels[channel]
             )
     return {key: frozenset(indices) for key, indices in found.items()}
+
+
+def shared_copy(model: nn.Module) -> nn.Module:
+    """Return a copy with the same tensors, for cutting, which replaces and never writes to them."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def apply(root: nn.Module, wanted: Cuts) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ._groups import Group, Groups
-from ._slim_cut import apply, cuts
+from ._slim_cut import apply, cuts, shared_copy
 from ._slim_fold import Reads, fold, given, images_like, into
 from ._slim_plan import Fold
 from ._slim_standins import StandingIn
@@ -187,7 +187,7 @@ def _admit(reads: Reads, sound: list[_Part], more: list[_Part]) -> list[_Part]:
 
 
 def _exact(reads: Reads, parts: Iterable[_Part]) -> bool:
-    narrow = copy.deepcopy(reads.model)
+    narrow = shared_copy(reads.model)
     fold(narrow, (each for part in parts for each in part.folds))
     gone: dict[str, tuple[Group, list[int]]] = {}
     for part in parts:

@@ -5,17 +5,15 @@ Its graph says which dimension of which layer follows which, and how indices cha
 is connected; so a walk ends whatever the graph looks like, and each channel's partners are exact.
 """
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from ..errors import UnsupportedModel
 from ._groups import Group, Groups, Member, Role
+from ._slim_depgraph import dependency_graph, longest, mapped_by
 from ._slim_layers import GateStandIn, PadBehind, PadStandIn
 from ._slim_sets import WIDEST, Channels, Indices, alike, appended, by_rank, connected
 from ._slim_standins import StandingIn
@@ -26,8 +24,7 @@ _Key = tuple[Any, str]  # a node of Torch-Pruning's, and "in", "out" or "both"
 
 def connect(copy: StandingIn) -> Groups:
     """Return the groups of coupled channels in a copy made by `standing_in`."""
-    graph = _graph(copy)
-    walk = _Walk(graph, _names(copy.module))
+    walk = _Walk(dependency_graph(copy), _names(copy.module))
     walk.run()
     groups, refused = [], []
     for linked in sorted(walk.linked(), key=lambda each: walk.order[each.first]):
@@ -37,22 +34,6 @@ def connect(copy: StandingIn) -> Groups:
         else:
             groups.append(result)
     return Groups(tuple(_unique(groups)), tuple(dict.fromkeys(refused)))
-
-
-def _graph(copy: StandingIn) -> Any:
-    from torch_pruning.dependency import DependencyGraph  # type: ignore[import-untyped]
-
-    graph = DependencyGraph()
-    with torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells of operations that it takes for elementwise ones
-        try:
-            graph.build_dependency(copy.module, copy.example, verbose=False)
-        except Exception as error:
-            raise UnsupportedModel(
-                f"find_groups: expected a model whose channels Torch-Pruning can follow, got "
-                f"{type(error).__name__}: {error}. Slim another form of this model."
-            ) from error
-    return graph
 
 
 def _names(root: nn.Module) -> dict[Any, str]:
@@ -99,9 +80,9 @@ class _Walk:
             if side not in ("both", self._side(node, dependency.trigger)):
                 continue
             target = (dependency.target, self._side(dependency.target, dependency.handler))
-            source, mapped = _map(dependency.index_mapping, indices)
-            width = self._width(*target)
-            fits = (mapped >= 0) & (mapped < (width or WIDEST))
+            source, mapped = mapped_by(dependency.index_mapping, indices)
+            width = self._width(*target) or longest(target[0])
+            fits = (mapped >= 0) & (mapped < width)
             source, mapped = source[fits], mapped[fits]
             if mapped.size:
                 self.numbers.setdefault(target, len(self.numbers))
@@ -182,21 +163,6 @@ def _in_order(members: list[Member]) -> tuple[Member, ...]:
     first = next(member.channels for member in members if member.role == "out")
     order = sorted(range(len(first)), key=first.__getitem__)
     return tuple(Member(m.layer, m.role, tuple(m.channels[i] for i in order)) for m in members)
-
-
-def _map(mappings: list[Any], indices: Indices) -> tuple[Indices, Indices]:
-    """Return which index becomes which; one may become several, or none."""
-    if all(mapping is None for mapping in mappings):
-        return indices, indices
-    from torch_pruning._helpers import _HybridIndex  # type: ignore[import-untyped]
-
-    pairs = [_HybridIndex(idx=i, root_idx=i) for i in indices.tolist()]
-    for mapping in mappings:
-        if mapping is not None:
-            pairs = mapping(pairs)
-    known = [(pair.root_idx, pair.idx) for pair in pairs if pair.root_idx is not None]
-    array = np.array(known, np.int64).reshape(-1, 2)
-    return array[:, 0], array[:, 1]
 
 
 def _role(module: Any, side: str) -> Role | None:

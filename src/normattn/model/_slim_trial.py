@@ -5,14 +5,13 @@ channels computes what the whole model does where nothing reads them. So this is
 image, for all groups at once; only where that fails are the groups at fault looked for.
 """
 
-import copy
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 from ._groups import Group, Groups
-from ._slim_cut import CONVOLUTIONS, Cuts, apply, cuts
+from ._slim_cut import CONVOLUTIONS, Cuts, apply, cuts, shared_copy
 from ._slim_standins import StandingIn
 
 _REASON = "the layers behind compute something else without a part of its channels"
@@ -39,7 +38,7 @@ def _admit(copied: StandingIn, sound: list[Group], more: list[Group]) -> list[Gr
 def _holds(copied: StandingIn, groups: Iterable[Group]) -> bool:
     """Return whether a part of all these groups' channels can go as the groups say."""
     wanted = cuts((group, _part(group)) for group in groups)
-    narrow = copy.deepcopy(copied.module)
+    narrow = shared_copy(copied.module)
     try:
         apply(narrow, wanted)
         result = copied.run(narrow)
