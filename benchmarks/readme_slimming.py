@@ -15,50 +15,49 @@ ORDER = ("bn-scale", "nam", "taylor", "magnitude", "gate", CONTROL)
 
 
 def read_cells(run: Path) -> dict[tuple[str, float], Cell]:
-    """Return what `slimming.py` kept: records by criterion (or "scratch") and speedup asked for."""
+    """Return what `slimming.py` kept: records by criterion (or "scratch") and size."""
     found: dict[tuple[str, float], Cell] = {}
     for folder in sorted(path for path in run.iterdir() if path.is_dir()):
-        criterion, _, speedup = folder.name.rpartition("-")
+        criterion, _, fewer = folder.name.rpartition("-")
         parts = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-        found[criterion, float(speedup)] = parts
+        found[criterion, float(fewer)] = parts
     return found
 
 
 def slimming(run: Path, picture: Path) -> str:
     """Return the sentences, the tables and the picture."""
     cells, options = read_cells(run), json.loads((run / "run.json").read_text())
+    times = json.loads((run / "runtime.json").read_text())
     first = next(cell["slim"] for cell in cells.values() if finished(cell))
     original, job = first["original"], first["job"]
-    batch, threads = str(job["batch"]), first["machine"]["threads"]
-    speedups = sorted({speedup for _, speedup in cells})
+    sizes = sorted({fewer for _, fewer in cells})
     lines = [
         f"CIFAR-100, {first['data']['train']:,} training images; resnet20 with `nam-channel`, "
         f"top-1 accuracy {100 - original['metrics']['top1_error']:.2f} %, slimmed in one round to "
-        f"a measured speedup (PyTorch, batch {batch}, {threads} threads, float32) and fine-tuned "
-        f"for {epochs(job['recipe'])} with the original as teacher. One seed: differences of less "
-        "than about a point say nothing.",
+        f"a fraction of its multiply-adds and fine-tuned for {epochs(job['recipe'])} with the "
+        "original as teacher. One seed: differences of less than about a point say nothing.",
         "",
-        "| criterion | " + " | ".join(f"{speedup:g}× asked" for speedup in speedups) + " |",
-        "|---|" + "---:|" * len(speedups),
+        "| criterion | " + " | ".join(f"{fewer:g}× fewer" for fewer in sizes) + " |",
+        "|---|" + "---:|" * len(sizes),
     ]
-    names = [name for name in ORDER if any(criterion == name for criterion, _ in cells)]
-    for name in names:
-        row = [text(cells.get((name, speedup)), batch) for speedup in speedups]
+    for name in (name for name in ORDER if any(name == criterion for criterion, _ in cells)):
+        row = [text(cells.get((name, fewer)), f"{name}-{fewer:g}", times) for fewer in sizes]
         label = f"`{name}`" + (" (the control)" if name == CONTROL else "")
         lines.append(f"| {label} | " + " | ".join(row) + " |")
     if any(criterion == "scratch" for criterion, _ in cells):
-        row = [text(cells.get(("scratch", speedup)), batch) for speedup in speedups]
+        row = [text(cells.get(("scratch", fewer)), "", times) for fewer in sizes]
         how = next(c["scratch"] for c in cells.values() if "scratch" in c)["recipe"]
         label = f"as narrow as `bn-scale`'s, from new weights, {epochs(how)}"
         lines.append(f"| {label} | " + " | ".join(row) + " |")
     lines += [
         "",
-        "Top-1 accuracy in %; in brackets its change in points, and the speedup measured "
-        "afterwards, both models interleaved.",
+        "Top-1 accuracy in %; in brackets its change in points, and how many times as fast as the "
+        f"original in ONNX Runtime (float32, batch {job['batch']}, {times['threads']} threads, all "
+        "files in one interleaved run).",
         "",
         f"![Accuracy against measured speedup for each criterion]({picture.as_posix()})",
         "",
-        *runtimes(run),
+        *runtimes(times, cells),
         f"Commit {options['commit']}, torch {options['torch']}, {options['device']}, "
         f"{options['date']}. "
         f"Evidence: [`{place(run)}`]({place(run)}); made by `python benchmarks/slimming.py`.",
@@ -77,18 +76,24 @@ def place(run: Path) -> str:
 
 
 def finished(cell: Cell | None) -> bool:
-    """Return whether a slimming was done, and timed."""
-    return cell is not None and cell.get("slim", {}).get("status") == "done" and "profile" in cell
+    """Return whether a slimming was done."""
+    return cell is not None and cell.get("slim", {}).get("status") == "done"
 
 
-def measured(cell: Cell, batch: str) -> tuple[float, float, float]:
-    """Return the speedup, the top-1 accuracy and its change."""
+def measured(cell: Cell, name: str, times: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return the speedup in the runtime, the top-1 accuracy and its change."""
+    batch = cell["slim"]["job"]["batch"]
     error = cell["slim"]["result"]["metrics"]["top1_error"]
-    ratio = cell["profile"]["latency"][batch]["after"]["ratio"]
-    return 1 / ratio, 100 - error, -cell["slim"]["drop"]
+    return speedup(times, f"{name}.float", batch), 100 - error, -cell["slim"]["drop"]
 
 
-def text(cell: Cell | None, batch: str) -> str:
+def speedup(times: Mapping[str, Any], file: str, batch: int) -> float:
+    """Return how many times as fast as the original in float a file is."""
+    rows = (r for r in times["latency"] if r["provider"] == file and r["batch"] == batch)
+    return 1 / float(next(rows)["ratio"])
+
+
+def text(cell: Cell | None, name: str, times: Mapping[str, Any]) -> str:
     """Return a cell of the table."""
     if cell is None:
         return "not run"
@@ -96,8 +101,8 @@ def text(cell: Cell | None, batch: str) -> str:
         return f"{100 - cell['scratch']['metrics']['top1_error']:.2f}"
     if not finished(cell):
         return "out of reach"
-    speedup, accuracy, change = measured(cell, batch)
-    return f"{accuracy:.2f} ({signed(change)}; {speedup:.2f}×)"
+    faster, accuracy, change = measured(cell, name, times)
+    return f"{accuracy:.2f} ({signed(change)}; {faster:.2f}×)"
 
 
 def signed(value: float) -> str:
@@ -105,45 +110,42 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-def runtimes(run: Path) -> list[str]:
-    """Return the table of files in ONNX Runtime, if they were made."""
-    path = run / "runtime.json"
-    if not path.exists():
-        return []
-    found = json.loads(path.read_text())
-    batches = sorted({row["batch"] for row in found["latency"]})
+def runtimes(times: Mapping[str, Any], cells: Mapping[tuple[str, float], Cell]) -> list[str]:
+    """Return the table of the files that int8 was made of, and their int8 forms."""
+    batches = sorted({row["batch"] for row in times["latency"]})
     heads = " | ".join(f"batch {batch}" for batch in batches)
     lines = [
-        f"The original and `{found['slimmed']}` folded and exported, in ONNX Runtime "
-        f"({found['threads']} threads), all files of a batch size in one interleaved run:",
-        "",
-        f"| file | top-1 (%) | size (kB) | {heads} |",
+        f"| file for ONNX Runtime | top-1 (%) | size (kB) | {heads} |",
         "|---|---:|---:|" + "---:|" * len(batches),
     ]
-    for name, about in found["files"].items():
-        times = [
-            f"{row['median_ms']:.2f} ms ({1 / row['ratio']:.2f}×)"
-            for batch in batches
-            for row in found["latency"]
-            if row["batch"] == batch and row["provider"] == name
-        ]
-        accuracy, size = f"{100 * about['accuracy']:.2f}", f"{about['bytes'] / 1e3:.0f}"
-        lines.append(f"| {name.replace('-', ', ')} | {accuracy} | {size} | {' | '.join(times)} |")
+    errors = {f"{c}-{f:g}": cell["slim"] for (c, f), cell in cells.items() if finished(cell)}
+    errors = {name: slim["result"]["metrics"]["top1_error"] for name, slim in errors.items()}
+    one = next(cell["slim"] for cell in cells.values() if finished(cell))
+    errors["original"] = one["original"]["metrics"]["top1_error"]
+    for name in ("original", times["int8_of"]):
+        for kind in ("float", "int8"):
+            about = times["files"].get(f"{name}.{kind}")
+            if about is None:
+                continue
+            accuracy = 100 - errors[name] if about["accuracy"] is None else 100 * about["accuracy"]
+            faster = [f"{speedup(times, f'{name}.{kind}', batch):.2f}×" for batch in batches]
+            size = f"{about['bytes'] / 1e3:.0f}"
+            lines.append(f"| {name}, {kind} | {accuracy:.2f} | {size} | {' | '.join(faster)} |")
     return [*lines, ""]
 
 
 def draw_slimming(run: Path) -> Figure:
     """Draw accuracy against measured speedup, a line a criterion."""
-    cells = read_cells(run)
+    cells, times = read_cells(run), json.loads((run / "runtime.json").read_text())
     first = next(cell["slim"] for cell in cells.values() if finished(cell))
-    batch, original = str(first["job"]["batch"]), first["original"]["metrics"]["top1_error"]
+    batch, original = first["job"]["batch"], first["original"]["metrics"]["top1_error"]
     figure = Figure(figsize=(8.2, 3.2), layout="constrained")
     axes = figure.add_subplot()
     styles = dict(zip(ORDER, ("-", "-", "--", "-.", ":", "-"), strict=True))
     for number, name in enumerate(ORDER):
         points = sorted(
-            measured(cell, batch)[:2]
-            for (criterion, _), cell in cells.items()
+            measured(cell, f"{name}-{fewer:g}", times)[:2]
+            for (criterion, fewer), cell in cells.items()
             if criterion == name and finished(cell)
         )
         if not points:
@@ -151,7 +153,7 @@ def draw_slimming(run: Path) -> Figure:
         color = {"nam": ACCENT, CONTROL: MUTED}.get(name, INK)
         xs, ys = zip((1.0, 100 - original), *points, strict=True)
         axes.plot(xs, ys, styles[name], color=color, marker="osD^v*"[number], ms=5, label=name)
-    axes.set_xlabel(f"measured speedup (PyTorch, batch {batch})")
+    axes.set_xlabel(f"measured speedup (ONNX Runtime, batch {batch})")
     axes.set_ylabel("top-1 accuracy (%)")
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     axes.tick_params(colors=INK, length=0)

@@ -1,13 +1,14 @@
-"""What slimming costs: each criterion at each speedup, against chance and a narrow new model.
+"""What slimming costs: each criterion at each size, against chance and a narrow new model.
 
-``python benchmarks/slimming.py ARTIFACT [--data SPEC] [--speedups 1.5,2,3] ...`` resumes where it
-stopped; call it from the repository's root, on a quiet machine: the targets are measured latencies.
+``python benchmarks/slimming.py ARTIFACT [--data SPEC] [--fewer 1.5,2,3] ...`` resumes where it
+stopped; call it from the repository's root, on a quiet machine. The targets are multiply-adds,
+which depend on no machine, so that all criteria are compared at one size; latency is measured.
 
 ::
 
-    RUN/<criterion>-<speedup>/      a slimming in one round, as `normattn slim --steps 1` makes it
-        scratch-<speedup>/          as narrow as the first criterion's, trained from new weights
-        files/                      original and slimmed for ONNX Runtime, in float and int8
+    RUN/<criterion>-<fewer>/    a slimming in one round, as by `normattn slim --steps 1`
+        scratch-<fewer>/        as narrow as the first criterion's, trained from new weights
+        files/                  all of them for ONNX Runtime, in float, and some in int8
 """
 
 import argparse
@@ -21,7 +22,7 @@ import numpy as np
 import onnxruntime
 from timing import header, interleave, rows
 
-from normattn import _files, load
+from normattn import _files, export, load
 from normattn.comparison.slimmed import measure
 from normattn.data import ImageData, open_data
 from normattn.data.keyed import seeded
@@ -45,17 +46,18 @@ def show(event: Mapping[str, Any]) -> None:
         print(json.dumps(kept, default=str)[:400], flush=True)
 
 
-def cell(options: argparse.Namespace, criterion: str, speedup: float) -> Path:
-    """Slim by one criterion to one speedup; what cannot be done is written down as such."""
-    folder: Path = options.out / f"{criterion}-{speedup:g}"
+def cell(options: argparse.Namespace, criterion: str, fewer: float) -> None:
+    """Slim by one criterion to one size; what cannot be done is written down as such."""
+    folder: Path = options.out / f"{criterion}-{fewer:g}"
     job = SlimJob(
         artifact=str(options.artifact),
         data=options.data,
-        target={"speedup": speedup},
+        target={"flops": 1 / fewer},
         recipe=fine_tuning(epochs=options.epochs, warmup_epochs=min(1.0, options.epochs / 4)),
         criterion=criterion,
         across=options.across,
         steps=1,
+        round_to=options.round_to,
         batch=options.batch,
         train_limit=options.train_limit,
     )
@@ -64,14 +66,13 @@ def cell(options: argparse.Namespace, criterion: str, speedup: float) -> Path:
     except InputError as error:
         _files.write_json(folder / "refused.json", {"reason": str(error)})
         print(f"{folder.name}: {error}")
-        return folder
+        return
     measure(folder, options.artifact)
-    return folder
 
 
-def scratch(options: argparse.Namespace, data: ImageData, like: Path, speedup: float) -> None:
+def scratch(options: argparse.Namespace, data: ImageData, like: Path, fewer: float) -> None:
     """Train the slimmed architecture from new weights, for ``--scratch-epochs``."""
-    folder = _files.make_folder(options.out / f"scratch-{speedup:g}")
+    folder = _files.make_folder(options.out / f"scratch-{fewer:g}")
     if (folder / "scratch.json").exists():
         return
     model = load(like)
@@ -87,24 +88,33 @@ def scratch(options: argparse.Namespace, data: ImageData, like: Path, speedup: f
     _files.write_json(folder / "scratch.json", content)
 
 
-def runtime(options: argparse.Namespace, data: ImageData, slimmed: Path) -> dict[str, Any]:
-    """Export both models in float and int8; time all four files in one interleaved run."""
+def runtime(options: argparse.Namespace, data: ImageData) -> dict[str, Any]:
+    """Export the models; time all files of a batch size in one interleaved run."""
     folder = _files.make_folder(options.out / "files")
-    reports: dict[str, Any] = {}
-    for name, source in {"original": options.artifact, "slimmed": slimmed}.items():
-        for int8 in (False, True):
-            path = folder / f"{name}-{'int8' if int8 else 'float'}.onnx"
+    done = [path.parent for path in sorted(options.out.glob("*/slim.json")) if finished(path)]
+    sources = {"original": options.artifact, **{path.name: path for path in done}}
+    about: dict[str, Any] = {}
+    for name, source in sources.items():
+        for kind in ("float", "int8") if name in ("original", options.int8_of) else ("float",):
+            path = folder / f"{name}.{kind}.onnx"
             path.unlink(missing_ok=True)
-            report = export_with(load(source), path, data, "onnx", int8=int8)
-            last = list(report.to_json()["rows"].values())[-1]
-            reports[path.stem] = {"accuracy": last["accuracy"], "bytes": last["bytes"]}
-            print(report, flush=True)
-    found: dict[str, Any] = {"slimmed": slimmed.name, "files": reports, "latency": []}
+            if kind == "int8":
+                report = export_with(load(source), path, data, int8=True)
+                print(report, flush=True)
+            else:
+                report = export(load(source), path, rounds=0)
+            last = list(report.rows.values())[-1]
+            about[f"{name}.{kind}"] = {"accuracy": last.accuracy, "bytes": last.bytes}
+    found: dict[str, Any] = {"int8_of": options.int8_of, "files": about, "latency": []}
     for batch in (1, options.batch):
-        sessions = {name: _session(folder / f"{name}.onnx", batch, data) for name in reports}
-        seconds = interleave(sessions, ROUNDS)
-        found["latency"] += rows(seconds, "original-float", batch=batch)
+        sessions = {name: _session(folder / f"{name}.onnx", batch, data) for name in about}
+        found["latency"] += rows(interleave(sessions, ROUNDS), "original.float", batch=batch)
     return found | header()
+
+
+def finished(record: Path) -> bool:
+    """Return whether a slimming was done."""
+    return bool(json.loads(record.read_text())["status"] == "done")
 
 
 def _session(path: Path, batch: int, data: ImageData) -> Callable[[], Any]:
@@ -133,12 +143,13 @@ def main() -> None:
     parser.add_argument("--data", default="parquet:../shared/data/cifar100")
     parser.add_argument("--train-limit", type=int, default=None)
     parser.add_argument("--criteria", default=CRITERIA)
-    parser.add_argument("--speedups", default="2,1.5,3")
+    parser.add_argument("--fewer", default="2,1.5,3", help="times fewer multiply-adds")
     parser.add_argument("--across", default="group")
     parser.add_argument("--batch", type=int, default=32, help="of the passes that are timed")
     parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning")
     parser.add_argument("--scratch-epochs", type=int, default=0, help="0 leaves this control out")
-    parser.add_argument("--int8-of", default="bn-scale-2", help="'' leaves the files out")
+    parser.add_argument("--round-to", type=int, default=4)
+    parser.add_argument("--int8-of", default="bn-scale-2", help="which one, beside the original")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     options.out = _files.make_folder(options.out or ROOT / "runs" / "slimming-resnet20")
@@ -146,20 +157,18 @@ def main() -> None:
     kept = ROOT / "benchmarks" / "results" / options.out.name
     told = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
     _files.write_json(options.out / "run.json", {"options": told, **header()})
-    criteria, speedups = options.criteria.split(","), list(map(float, options.speedups.split(",")))
-    for speedup in speedups:
+    criteria, sizes = options.criteria.split(","), list(map(float, options.fewer.split(",")))
+    for fewer in sizes:
         for criterion in criteria:
-            cell(options, criterion, speedup)
+            cell(options, criterion, fewer)
             keep_evidence(options.out, _files.make_folder(kept))
     data = open_data(options.data, train_limit=options.train_limit)
-    if options.int8_of:
-        found = runtime(options, data, options.out / options.int8_of)
-        _files.write_json(options.out / "runtime.json", found)
-        keep_evidence(options.out, kept)
-    for speedup in speedups if options.scratch_epochs else ():
-        like = options.out / f"{criteria[0]}-{speedup:g}"
+    _files.write_json(options.out / "runtime.json", runtime(options, data))
+    keep_evidence(options.out, kept)
+    for fewer in sizes if options.scratch_epochs else ():
+        like = options.out / f"{criteria[0]}-{fewer:g}"
         if (like / "model.json").exists():
-            scratch(options, data, like, speedup)
+            scratch(options, data, like, fewer)
             keep_evidence(options.out, kept)
 
 
