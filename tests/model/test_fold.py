@@ -14,6 +14,7 @@ from normattn import fuse, graft, grafts, host
 from normattn.attention import BAM, EAN, NAM, Half, NAMChannel, NAMSpatial
 from normattn.errors import ConfigError, DataError, Fault, UnsupportedModel
 from normattn.kernels import cpu
+from normattn.model._fold_error import Sums
 from normattn.model._fold_gates import FactorGate, FoldedGate
 from normattn.model.fold import fold, fold_report
 
@@ -519,6 +520,24 @@ def test_the_error_is_measured_on_the_data(tiny, images):
     assert error.accuracy == float((expected.argmax(1) == labels).double().mean())
     assert error.folded_accuracy == float((found.argmax(1) == labels).double().mean())
     assert (error.images, error.source) == (4, "data")
+
+
+def test_what_is_counted_is_what_changed():
+    total = Sums()
+    before = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, -4.0]])
+    after = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, -4.0]])
+    total.add(before, after, torch.tensor([0, 0, 1]))
+    total.add(after, before, torch.tensor([1, 1, 1]))
+    assert (total.largest, total.relative) == (1.0, 0.25)
+    assert total.rms == pytest.approx((4 / 36) ** 0.5)
+    assert [total.share(n) for n in (total.changed, total.right, total.folded_right)] == [
+        2 / 6,
+        3 / 6,
+        1 / 6,
+    ]
+    total.add(after, after * float("nan"), None)
+    assert total.largest != total.largest
+    assert not total.labelled
 
 
 def test_without_data_the_error_is_measured_on_noise():
