@@ -12,6 +12,7 @@ from pathlib import Path
 from readme_kernels import kernels
 from readme_pictures import draw_comparison, draw_kernels, draw_mechanism, pictured, svg
 from readme_rows import Row, newest
+from readme_slimming import draw_slimming, slimming
 
 from normattn.attention import MECHANISMS
 from normattn.comparison import RunRecords, Summary, read_run, summarise
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 RUN = RESULTS / "cifar100-resnet20"
 COSTS = RESULTS / "costs-resnet50-cifar100.jsonl"
+SLIMMING = RESULTS / "slimming-resnet20"
 IMAGES = Path("docs", "images")  # from the README
 
 #: name → (the gate in a line, where it comes from)
@@ -49,6 +51,7 @@ def generated() -> dict[str, str]:
             measured(), {d: path.as_posix() for d, path in kernel_pictures().items()}
         ),
         "speed": speed(),
+        "slimming": slimming(SLIMMING, IMAGES / "slimming.svg"),
     }
 
 
@@ -58,6 +61,7 @@ def pictures() -> dict[Path, str]:
     drawn = {
         IMAGES / "mechanism.svg": draw_mechanism(),
         IMAGES / "cifar100.svg": draw_comparison(summary),
+        IMAGES / "slimming.svg": draw_slimming(SLIMMING),
     }
     groups = newest(measured())
     drawn |= {path: draw_kernels(groups[device]) for device, path in kernel_pictures().items()}

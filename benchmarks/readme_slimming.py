@@ -17,7 +17,8 @@ ORDER = ("bn-scale", "nam", "taylor", "magnitude", "gate", CONTROL)
 def read_cells(run: Path) -> dict[tuple[str, float], Cell]:
     """Return what `slimming.py` kept: records by criterion (or "scratch") and size."""
     found: dict[tuple[str, float], Cell] = {}
-    for folder in sorted(path for path in run.iterdir() if path.is_dir()):
+    # "original" holds the record of the training that all began with.
+    for folder in sorted(path for path in run.glob("*-*") if path.is_dir()):
         criterion, _, fewer = folder.name.rpartition("-")
         parts = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
         found[criterion, float(fewer)] = parts

@@ -19,7 +19,7 @@ struct Rectangle {
 // A tile of a large map is a row, or a few short ones, and so lies together in memory: each row of
 // a taller tile would be a stream of its own, and processors fetch only some ahead. On a map that
 // the caches hold, or on rows whose coefficients and sums fill a cache themselves, it is better to
-// use these for a few rows at a time. (Measured: benchmarks/README.md.)
+// use these for a few rows at a time. Found by trying heights of 1 to 16 on shapes of both kinds.
 INLINE int64_t tile_rows(const Task& t, int64_t width) {
   int64_t least = t.channels >= 1024 || t.outer * t.channels <= SMALL ? 4 : 1;
   return RUN / width > least ? RUN / width : least;
