@@ -123,7 +123,7 @@ def calls(monkeypatch):
     for name in OPS:
         monkeypatch.setattr(kernels, name, watched(name, getattr(kernels, name)))
 
-    # In plain eager code a layer takes one call, past the ops; it counts as the op that it stands for.
+    # In plain eager code a layer takes one call, past the ops; it counts as what it stands for.
     def direct(z, norms, layer=kernels.layer, **kwargs):
         y = layer(z, norms, **kwargs)
         op = "norm_gate" if norms.norm is None else "block_tail"

@@ -155,8 +155,8 @@ def test_constants_move_into_a_bias_or_a_running_mean():
             super().__init__()
             self.first = nn.Conv2d(3, 8, 1)
             self.norm = nn.BatchNorm2d(8)
-            self.last = nn.Conv2d(8, 4, 1, bias=bias)
-            self.behind = nn.BatchNorm2d(4)
+            self.last = nn.Conv2d(8, 16, 1, bias=bias)
+            self.behind = nn.BatchNorm2d(16)
 
         def forward(self, x):
             return self.behind(self.last(self.norm(self.first(x))))
@@ -176,6 +176,29 @@ def test_a_layer_of_nothing_but_dead_channels_keeps_one():
         model.layer1[0].bn1.bias.fill_(-1.0)
     assert dead_channels(model, images()[:1]) == {"layer1.0.conv1": tuple(range(1, 16))}
     check_unchanged(model, plan_dead(model, images()[:1]), images())
+
+
+@pytest.mark.parametrize("family", ["resnet, basic", "torchvision resnet"])
+def test_a_channel_that_is_dead_in_some_norms_of_a_stream_only_stays(family):
+    model = trained(FAMILIES[family](), dead=0)
+    generator = torch.Generator().manual_seed(2)
+    for module in model.modules():
+        if isinstance(module, NORMS):
+            where = torch.rand(len(module.weight), generator=generator) < 0.4
+            module.weight.data[where], module.bias.data[where] = 0, -1.0
+    plan = plan_dead(model, images()[:1])
+    assert any(group.removed for group in plan.groups)
+    check_unchanged(model, plan, images())
+
+
+def test_a_unit_without_a_scale_is_never_dead():
+    model = trained(timm.create_model("regnety_002", num_classes=5), dead=0)
+    with torch.no_grad():
+        model.s1.b1.conv1.bn.weight[0] = 0  # so that there is something to look for
+        for name, parameter in model.named_parameters():
+            if name.endswith("se.fc1.bias"):
+                parameter.fill_(-100.0)  # squeezed units that ReLU lets nothing out of
+    assert not any("se.fc1" in name for name in dead_channels(model, images()[:1]))
 
 
 def test_channels_that_only_happen_to_be_silent_are_not_dead():

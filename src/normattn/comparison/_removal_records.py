@@ -92,7 +92,9 @@ class RemovalRecords:
             self.scopes.append(names)
         return self.scopes.index(names)
 
-    def curve(self, order: str, criterion: str | None, scope: int, draw: int | None) -> list[Point]:
+    def curve(
+        self, order: str, criterion: str | None, scope: int | None, draw: int | None
+    ) -> list[Point]:
         """Return the points of one order by fraction, without that of the whole model."""
         wanted = (order, criterion, scope, draw)
         return sorted((p for p in self.points if p.key[:4] == wanted), key=lambda p: p.fraction)

@@ -75,7 +75,7 @@ class _Levels:
         assert isinstance(module, Gate)
         step = self._steps[module] or 1.0
         levels = (gate_values(module, args[0]) / step).round().long() + LEVELS
-        self.taken[module][levels.unique()] = True
+        self.taken[module][torch.unique(levels)] = True
 
 
 def quantise(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..attention import NAM, Half, NAMChannel, NAMSpatial, NoAttention
 from ..attention._gate import Gate, at_least_float32
@@ -154,7 +155,9 @@ def split(model: nn.Module) -> None:
     """Have NAM's two gates stand one behind the other, which is what NAM computes, in place."""
     for nam in [module for module in model.modules() if type(module) is NAM]:
         if untouched(nam):
-            parts = OrderedDict(channel=nam.channel, spatial=nam.spatial)
+            parts: OrderedDict[str, nn.Module] = OrderedDict(
+                channel=nam.channel, spatial=nam.spatial
+            )
             replace(model, nam, nn.Sequential(parts))
 
 
@@ -174,13 +177,15 @@ def constant(gate: Gate) -> float | None:
 
 def as_line(gate: Gate) -> FoldedGate | None:
     """Return a NAM gate with its slope and offset as constants; None where it has none."""
-    if type(gate) not in (NAMChannel, NAMSpatial) or not untouched(gate.norm):
+    if type(gate) not in (NAMChannel, NAMSpatial):
         return None
-    if not has_line(gate.norm):
+    assert isinstance(gate, NAMChannel | NAMSpatial)
+    norm: _BatchNorm = gate.norm
+    if not (untouched(norm) and has_line(norm)):
         return None
-    factor, shift = norm_line(gate.norm)
+    factor, shift = norm_line(norm)
     weight = gate.importance().detach().double()
     shape = (1, 1, *gate.size) if isinstance(gate, NAMSpatial) else (1, -1, 1, 1)
-    wide = torch.promote_types(gate.norm.weight.dtype, torch.float32)
+    wide = torch.promote_types(norm.weight.dtype, torch.float32)
     slope, offset = ((weight * v).view(shape).to(wide) for v in (factor, shift))
     return FoldedGate(gate.channels, slope, offset)

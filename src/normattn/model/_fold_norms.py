@@ -1,7 +1,10 @@
 """Convolution and norm as one convolution; a factor per channel moved into what is in front."""
 
+from typing import Any
+
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -63,7 +66,7 @@ def takes_factor(layer: nn.Module) -> bool:
     return known and untouched(layer)
 
 
-def scale(layer: nn.Module, factor: Tensor) -> None:
+def scale(layer: Any, factor: Tensor) -> None:
     """Multiply a layer's output by a factor per channel ``(C,)``, in its weights."""
     bias = None if layer.bias is None else _bias(layer) * factor
     _set(layer, _rows(layer.weight, factor), bias)
@@ -83,7 +86,7 @@ def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 parent._modules[key] = new
 
 
-def _foldable(norm: _BatchNorm, trace: FoldTrace) -> tuple[nn.Module | None, str]:
+def _foldable(norm: _BatchNorm, trace: FoldTrace) -> tuple[Any, str]:
     """Return the layer that can take the norm, or None and the reason."""
     feed = trace.feed(norm)
     if type(norm) not in _NORMS:
@@ -124,13 +127,14 @@ def _rows(weight: Tensor, factor: Tensor) -> Tensor:
     return weight.detach().double() * factor.view(-1, *[1] * (weight.ndim - 1))
 
 
-def _bias(layer: nn.Module) -> Tensor:
+def _bias(layer: Any) -> Tensor:
     if layer.bias is None:
         return torch.zeros((), dtype=torch.float64, device=layer.weight.device)
-    return layer.bias.detach().double()
+    bias: Tensor = layer.bias.detach().double()
+    return bias
 
 
-def _set(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
+def _set(layer: Any, weight: Tensor, bias: Tensor | None) -> None:
     like = layer.weight
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:

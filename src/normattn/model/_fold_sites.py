@@ -103,12 +103,13 @@ class Folding:
         lines: list[FoldedGate] = []
         feed = self.trace.feed(gate)
         while feed is not None and feed.maker is not None and feed.alone:
-            layer = self.stands_for.get(feed.maker, feed.maker)
+            maker = feed.maker
+            layer = self.stands_for.get(maker, maker)
             if layer in self._gone:
                 feed = self.trace.feed(layer)
             elif isinstance(layer, FoldedGate) and layer.per_channel:
                 lines.append(layer)
-                feed = self.trace.feed(feed.maker)
+                feed = self.trace.feed(maker)
             elif takes_factor(layer) and not isinstance(layer, nn.Linear):
                 return lines, layer
             else:

@@ -132,7 +132,7 @@ def _logits(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 def _differentiable(weights: Iterable[nn.Parameter]) -> Iterator[None]:
     """Let gradients reach these weights, frozen ones and under `torch.no_grad` too."""
     frozen = [weight for weight in weights if not weight.requires_grad]
-    with torch.inference_mode(False), torch.enable_grad():  # type: ignore[no-untyped-call]
+    with torch.inference_mode(False), torch.enable_grad():
         for weight in frozen:
             weight.requires_grad_(True)
         try:

@@ -30,7 +30,8 @@ def bn_scale(model: nn.Module, groups: Sequence["Group"], data: Batches, seed: i
         if not scales:
             found[group.name] = "no norm with scales follows it"
         else:
-            found[group.name] = sum(sums for _, sums in scales) / sum(counts).clamp_min(1)
+            many = torch.stack(counts).sum(0).clamp_min(1)
+            found[group.name] = sum(sums for _, sums in scales) / many
     return found
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..attention._narrow import narrow
 from ._groups import Group
@@ -91,9 +91,10 @@ def width_of(root: nn.Module, name: str, role: str) -> int:
     """
     if role != "scale":
         layer = root.get_submodule(name)
-        return layer.added if isinstance(layer, Subsample) else width(layer, role)
+        added: int = layer.added if isinstance(layer, Subsample) else width(layer, role)
+        return added
     owner, _, key = name.rpartition(".")
-    parameter = getattr(root.get_submodule(owner), key)
+    parameter: Tensor = getattr(root.get_submodule(owner), key)
     return max(parameter.shape)
 
 
