@@ -191,6 +191,25 @@ def test_a_channel_that_is_dead_in_some_norms_of_a_stream_only_stays(family):
     check_unchanged(model, plan, images())
 
 
+def test_a_branch_that_is_silent_on_noise_does_not_make_its_stream_dead():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 64, 1), nn.BatchNorm2d(64), nn.ReLU())
+            self.left = nn.Sequential(nn.Conv2d(64, 32, 1), nn.BatchNorm2d(32))
+            self.right = nn.Sequential(nn.Conv2d(64, 32, 1), nn.BatchNorm2d(32))
+            self.last = nn.Conv2d(32, 4, 1)
+
+        def forward(self, x):
+            x = self.stem(x).mean((2, 3), keepdim=True)  # much alike, whatever the image
+            return self.last(torch.relu(self.left(x) + self.right(x)))
+
+    model = trained(Net(), dead=0)
+    nn.init.zeros_(model.left[1].weight)
+    nn.init.constant_(model.right[1].bias, -100.0)
+    assert dead_channels(model, images()[:1]) == {}
+
+
 def test_a_unit_without_a_scale_is_never_dead():
     model = trained(timm.create_model("regnety_002", num_classes=5), dead=0)
     with torch.no_grad():
