@@ -116,7 +116,7 @@ class Search:
             if reached or fraction >= 1:
                 break
             fraction = min(1.0, fraction + _NUDGE)
-        best = f"a speedup of {before / after:.3g}, {after:.3g} ms"
+        best = f"a speedup of {before / after:.4g}, {after:.4g} ms"
         note = "" if reached else f"The best that was measured is {best} (least, round_to)."
         counts = self.costs.count({}), self.costs.count(removed)
         costs = [
