@@ -14,10 +14,8 @@ from torch import Tensor
 from . import cpu
 from ._library import alone
 from .block_tail._batch import batch_backward_op
-from .cpu import Norms
+from .cpu import ROWS, Norms
 from .norm_gate.op import norm_gate_backward
-
-_ROWS = 5  # mean, variance, scale, shift, importance
 
 
 def layer(z: Tensor, norms: Norms, *, residual: Tensor | None, own: bool) -> Tensor | None:
@@ -96,7 +94,7 @@ def _by_ops(
     beta: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     """The same by the ops, which can be watched and transformed, and refuse a second derivative."""
-    mean, var, scale, shift, importance = vectors.view(_ROWS, -1)
+    mean, var, scale, shift, importance = vectors.view(ROWS, -1)
     eps, gate_eps = ctx.eps
     if weight is None:
         dz, dscale, dshift = norm_gate_backward(dy, z, mean, var, scale, shift, gate_eps, ctx.over)

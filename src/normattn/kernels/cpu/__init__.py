@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .._layout import Over, is_dense, layout
 from . import _library
+from ._layers import ROWS as ROWS
 from ._layers import Norms as Norms
 from ._layers import layer_backward as layer_backward
 from ._layers import layer_forward as layer_forward
