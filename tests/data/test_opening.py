@@ -33,6 +33,8 @@ def test_a_spec_that_is_none_is_refused_with_what_is_known(spec, message):
         ({"on_bad_image": "skp"}, "Did you mean 'skip'"),
         ({"train_limit": 0}, "expected train_limit of 1 or more, got 0"),
         ({"image_size": -1}, "expected image_size of 1 or more, got -1"),
+        ({"crop": 0}, "expected crop above 0, at most 1, got 0"),
+        ({"crop": 1.5}, "expected crop above 0, at most 1, got 1.5"),
     ],
 )
 def test_an_option_out_of_range_is_refused(options, message):

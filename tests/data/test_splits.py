@@ -106,6 +106,17 @@ def test_evaluation_takes_the_centre(tmp_path):
     assert next(eval_batches(data.val, batch_size=1, workers=0)).images.min() == 255
 
 
+@pytest.mark.parametrize("side", [40, 72], ids=["decoded once", "decoded when needed"])
+def test_the_share_that_is_kept_and_how_it_is_resized_can_be_said(tmp_path, side):
+    root = write_folder(tmp_path, size=(100, 100))
+    method = Image.Resampling.BICUBIC
+    data = open_data(f"folder:{root}", image_size=side, crop=0.5, method=method)
+    with Image.open(root / "val" / "ant" / "0.png") as image:
+        expected = image.resize((side, side), method, box=(25, 25, 75, 75))
+    found = next(eval_batches(data.val, batch_size=1, workers=0)).images[0]
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
 def test_fit_keeps_an_image_that_fits_and_resizes_others_at_the_centre():
     image = picture(0, (24, 24))
     assert fit(image, 24) is image

@@ -7,12 +7,13 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..errors import DataError
 from .decode import read_size
 from .source import Rows, Source, to_tensor
-from .splits import LazySplit, MemorySplit, Split, default_workers, fit, pixels
+from .splits import EVAL_MARGIN, LazySplit, MemorySplit, Split, default_workers, fit, pixels
 
 SMALL = 64  # pixels: up to this side, images are decoded once and kept
 _LARGE = 224  # the side of larger images unless image_size says otherwise
@@ -20,7 +21,13 @@ _LARGE = 224  # the side of larger images unless image_size says otherwise
 _T = TypeVar("_T")
 
 
-def keep(spec: str, source: Source, image_size: int | None) -> tuple[Split, Split]:
+def keep(
+    spec: str,
+    source: Source,
+    image_size: int | None,
+    margin: float | None,
+    method: Image.Resampling,
+) -> tuple[Split, Split]:
     """Return the training and the evaluation split, by the rule that ``open_data`` states."""
     mode = "L" if source.channels == 1 else "RGB"
     splits = (source.train, source.val)
@@ -30,11 +37,17 @@ def keep(spec: str, source: Source, image_size: int | None) -> tuple[Split, Spli
         if decoded is not None:
             _check_one_size(spec, splits, decoded)
     elif image_size <= SMALL:
-        decoded = [_decode_all(rows, mode, image_size) for rows in splits]
+
+        def fitted(image: Image.Image) -> Image.Image:
+            return fit(image, image_size, margin or 0.0, method)
+
+        decoded = [_decode_all(rows, mode, fitted) for rows in splits]
     if decoded is None:
         for rows in splits:
             _check_headers(rows)
-        train, val = (LazySplit(rows, image_size or _LARGE, mode) for rows in splits)
+        margin = EVAL_MARGIN if margin is None else margin
+        side = image_size or _LARGE
+        train, val = (LazySplit(rows, side, mode, margin, method) for rows in splits)
         return train, val
     small_train, small_val = (
         MemorySplit(torch.stack(images), to_tensor(rows.labels))
@@ -50,7 +63,7 @@ def _decode_as_found(splits: tuple[Rows, Rows], mode: str) -> list[list[Tensor]]
         return None
     decoded = []
     for rows in splits:
-        images = _decode_all(rows, mode, None)
+        images = _decode_all(rows, mode)
         if any(max(image.shape) > SMALL for image in images):
             return None
         decoded.append(images)
@@ -82,12 +95,11 @@ def _text(shape: torch.Size) -> str:
     return f"{shape[-1]}×{shape[-2]}"
 
 
-def _decode_all(rows: Rows, mode: str, size: int | None) -> list[Tensor]:
-    def one(row: int) -> Tensor:
-        image = rows.decode(row, mode)
-        return pixels(image if size is None else fit(image, size))
-
-    return [one(row) for row in range(len(rows))]  # so small that threads would only queue
+def _decode_all(
+    rows: Rows, mode: str, change: Callable[[Image.Image], Image.Image] = lambda image: image
+) -> list[Tensor]:
+    # so small that threads would only queue
+    return [pixels(change(rows.decode(row, mode))) for row in range(len(rows))]
 
 
 def _map(task: Callable[[int], _T], count: int) -> Iterator[_T]:

@@ -7,6 +7,7 @@ from typing import Literal
 from urllib.parse import parse_qsl
 
 import numpy as np
+from PIL import Image
 
 from ..errors import ConfigError, DataError, unknown
 from .batches import eval_batches
@@ -23,6 +24,8 @@ def open_data(
     train_limit: int | None = None,
     on_bad_image: OnBadImage = "stop",
     image_size: int | None = None,
+    crop: float | None = None,
+    method: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> ImageData:
     """Open ``digits``, ``parquet:DIR``, ``folder:DIR`` or ``timm:NAME``.
 
@@ -38,6 +41,10 @@ def open_data(
         on_bad_image: "stop" raises at a file that cannot be decoded. "skip" leaves such files out
             and names them in ``skipped``; all are decoded once at opening to find them.
         image_size: the side of the square that models see.
+        crop: the share of the height and width that is kept, at the centre, of images that are
+            resized and not augmented: by default 0.875 above 64 px, as ImageNet models are
+            evaluated, and everything up to there.
+        method: how these are resized.
 
     Raises:
         ConfigError: the spec, or an option, is not one of those.
@@ -48,12 +55,15 @@ def open_data(
     for name, number in (("train_limit", train_limit), ("image_size", image_size)):
         if number is not None and number < 1:
             raise ConfigError(f"open_data: expected {name} of 1 or more, got {number}.")
+    if crop is not None and not 0 < crop <= 1:
+        raise ConfigError(f"open_data: expected crop above 0, at most 1, got {crop}.")
     source = _open_source(spec)
     skipped: tuple[str, ...] = ()
     if on_bad_image == "skip":
         source, skipped = leave_out_bad(source)
     source = replace(source, train=_limit(source.train, train_limit, spec))
-    train, val = keep(spec, source, image_size)
+    margin = None if crop is None else (1 - crop) / 2
+    train, val = keep(spec, source, image_size, margin, method)
     mean, std, notes = statistics(train)
     first = next(eval_batches(val, batch_size=1, workers=0)).images
     return ImageData(

@@ -78,6 +78,8 @@ class LazySplit:
     rows: Rows
     size: int
     mode: str = "RGB"
+    margin: float = EVAL_MARGIN  # as `fit` takes it, of images that are not augmented
+    method: Image.Resampling = Image.Resampling.BILINEAR
 
     @property
     def labels(self) -> Tensor:
@@ -147,7 +149,7 @@ class _Decoded(Dataset[Batch | DataError]):
             with keyed.seeded(self.seed, "augment", self.epoch, row):
                 image = self.augment.apply_original(image, self.split.size)
         else:
-            image = fit(image, self.split.size, EVAL_MARGIN)
+            image = fit(image, self.split.size, self.split.margin, self.split.method)
         self.slots[slot] = -1
         return pixels(image)
 
