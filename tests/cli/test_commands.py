@@ -253,7 +253,9 @@ def test_preprocessing_that_makes_no_sense_is_refused(refused, trained, tmp_path
     info = json.loads((tmp_path / "model.json").read_text())
     info["preprocessing"] |= change
     (tmp_path / "model.json").write_text(json.dumps(info))
-    assert f"got {next(iter(change))} " in refused("evaluate", tmp_path, "--data", "digits")
+    assert f"preprocessing with {next(iter(change))}: " in refused(
+        "evaluate", tmp_path, "--data", "digits"
+    )
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def artifact(tmp_path_factory, images):
             "input_size": [1, 8, 8],
             "mean": list(images.mean),
             "std": list(images.std),
+            "crop_pct": 1.0,
         },
     )
 
@@ -87,6 +88,7 @@ def test_int8_is_compared_on_the_validation_split(run, artifact, images, tmp_pat
     found = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
     assert json.loads(found["classes"]) == list(images.classes)
     assert json.loads(found["mean"]) == list(images.mean)
+    assert json.loads(found["crop_pct"]) == 1  # as the artifact says
 
 
 def test_the_images_of_calibration_are_the_same_each_time_and_of_all_classes(images):
@@ -128,5 +130,7 @@ def test_data_of_other_classes_are_refused(refused, tmp_path):
     model = normattn.host("resnet20", 2, in_chans=1)
     saved = normattn.save(model, tmp_path / "x", classes=["a", "b"])
     out = tmp_path / "x.onnx"
-    assert "expected the 2 classes" in refused(saved, "--data", "digits", "--int8", "--out", out)
+    assert "export: expected the 2 classes" in refused(
+        saved, "--data", "digits", "--int8", "--out", out
+    )
     assert not out.exists()

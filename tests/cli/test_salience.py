@@ -104,7 +104,7 @@ def test_data_of_other_classes_are_refused(run, artifact, tmp_path):
             place.mkdir(parents=True)
             Image.new("L", (8, 8), 100).save(place / "a.png")
     result = run(artifact, "--data", f"folder:{tmp_path / 'data'}", "--out", tmp_path / "out")
-    assert "expected the 10 classes" in refusal(result)
+    assert "salience: expected the 10 classes" in refusal(result)
 
 
 def test_the_folder_of_another_run_is_refused(run, artifact, tmp_path):

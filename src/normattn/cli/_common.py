@@ -7,7 +7,8 @@ import os
 import shlex
 import signal
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -16,6 +17,10 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from ..errors import Fault, InputError
+
+if TYPE_CHECKING:
+    from ..data import ImageData
+    from ..data.opening import OnBadImage
 
 WIDE = 140  # columns in a file or a pipe, where a table need not fold
 SMALL = 64  # pixels; up to this side the CIFAR stem is the usual one
@@ -92,6 +97,17 @@ def note(message: str) -> None:
     """Say on stderr, in yellow, what the user should know."""
     console = Console(stderr=True, quiet=not _first())
     console.print(Text(f"Note: {message}", style="yellow"), soft_wrap=True)
+
+
+def images_for(who: str, model: Path, spec: str, on_bad_image: str) -> "ImageData":
+    """Open data as a saved model takes them, and say which images were left out."""
+    from ..training.identity import skipped_images
+    from ..training.saved import open_for
+
+    data = open_for(who, model, spec, on_bad_image=cast("OnBadImage", on_bad_image))
+    if data.skipped:
+        note(skipped_images(data))
+    return data
 
 
 def suggest_stem(host: str, stem: str, data: str, image_size: int | None) -> None:

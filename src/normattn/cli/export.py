@@ -7,7 +7,6 @@ import typer
 from rich.text import Text
 
 from . import _common, _options
-from .evaluate import _open
 
 
 def export(
@@ -53,7 +52,7 @@ def export(
 
     Example: normattn export runs/nam --to onnx --int8 --data digits --out nam.onnx
     """
-    from ..model.artifact import load, read_info
+    from ..model.artifact import load
     from ..model.export import check_export
     from ..model.export import export as write
     from ..training.exporting import export_with
@@ -63,7 +62,7 @@ def export(
     if data is None:
         report = write(model, out, to)
     else:
-        images = _open(data, on_bad_image, read_info(artifact), artifact)
+        images = _common.images_for("export", artifact, data, on_bad_image)
         report = export_with(model, out, images, to, int8=int8, tolerance=tolerance)
     if json:
         _common.print_json({"event": "result", **report.to_json()})

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import _common, _options, _progress
-from .evaluate import _open
 
 if TYPE_CHECKING:
     from ..comparison.removal import RemovalRecords
@@ -63,11 +62,11 @@ def salience(
     Example: normattn salience runs/nam --data digits --limit 300 --out runs/nam-salience
     """
     from ..comparison.removal import Removal, removal_curves
-    from ..model.artifact import load, read_info
+    from ..model.artifact import load
 
     names = () if criteria == "all" else tuple(name.strip() for name in criteria.split(","))
     removal = Removal(names, limit, calibration, draws, scope, seed=seed)
-    images = _open(data, on_bad_image, read_info(artifact), artifact)
+    images = _common.images_for("salience", artifact, data, on_bad_image)
     with _common.resumable(ctx), _progress.display(json) as progress:
         records = removal_curves(
             load(artifact), images, out, removal, device=device, progress=progress

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..data import ImageData, keyed, to_float
 from ..data.augment import AUGMENTS
+from ..model._predict import attached
 from ..model.export import CALIBRATION_IMAGES, ExportReport, export
 
 _AT_ONCE = 128
@@ -59,6 +60,8 @@ def export_with(
         InputError: as `normattn.export` does.
         Fault: the file's outputs are not the model's.
     """
+    loaded = attached(model)
+    known = loaded is not None and loaded.given is not None  # to `export`, with crop and all
     return export(
         model,
         path,
@@ -68,7 +71,9 @@ def export_with(
         calibration=Normalised(data, "train", CALIBRATION_IMAGES) if int8 else None,
         tolerance=tolerance,
         classes=data.classes,
-        preprocessing={
+        preprocessing=None
+        if known
+        else {
             "input_size": [data.channels, *data.size],
             "mean": list(data.mean),
             "std": list(data.std),
