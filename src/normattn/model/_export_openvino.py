@@ -1,5 +1,6 @@
 """OpenVINO: from PyTorch's exported program, or in int8 from a quantised ONNX file."""
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +26,19 @@ def write(model: nn.Module, images: Tensor, path: Path, about: Mapping[str, Any]
 def write_quantised(onnx: Path, images: Tensor, path: Path, about: Mapping[str, Any]) -> None:
     """Write what ONNX Runtime quantised: OpenVINO reads its QDQ nodes as its own int8."""
     with others_code():
-        made = imported("openvino").Core().read_model(onnx)
+        made = core().read_model(onnx)
     _save(made, images, path, about)
+
+
+@functools.cache
+def core() -> Any:
+    """Return the one `Core` of this process, which nobody ever lets go of.
+
+    The plugin for the CPU gives the thread that makes it a stack for signals, and takes it away in
+    whichever thread frees it: where that is another, the first is left with a stack that is gone,
+    and dies at the next signal that has a handler, such as the end of a child of a data loader.
+    """
+    return imported("openvino").Core()
 
 
 def _save(made: Any, images: Tensor, path: Path, about: Mapping[str, Any]) -> None:
@@ -52,7 +64,7 @@ class Runner(nn.Module):
         # By default some processors would compute in bfloat16, and the outputs be compared to that.
         settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         with others_code():
-            self._compiled = imported("openvino").Core().compile_model(path, "CPU", settings)
+            self._compiled = core().compile_model(path, "CPU", settings)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.from_numpy(self._compiled(x.contiguous().numpy())[0].copy())
