@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -11,11 +13,31 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from . import _common
 
 Event = Mapping[str, Any]
+TensorBoard = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Write event files for TensorBoard beside the records."),
+]
 
 
 @contextlib.contextmanager
-def display(json: bool) -> Iterator[Callable[[Event], None]]:
-    """Yield what shows events: JSON lines, live bars on a terminal, else a line an epoch."""
+def display(json: bool, *, tensorboard: Path | None = None) -> Iterator[Callable[[Event], None]]:
+    """Yield what shows events: JSON lines, live bars on a terminal, else a line an epoch.
+
+    Args:
+        json: Whether a program reads along.
+        tensorboard: The folder whose histories get event files beside them.
+    """
+    with contextlib.ExitStack() as stack:
+        show = stack.enter_context(_shown(json))
+        if tensorboard is not None:
+            from ..training._tensorboard import EventFiles
+
+            show = stack.enter_context(EventFiles(tensorboard, show))
+        yield show
+
+
+@contextlib.contextmanager
+def _shown(json: bool) -> Iterator[Callable[[Event], None]]:
     console = _common.out()
     if json:
         yield _common.print_json

@@ -33,6 +33,7 @@ def compare(
     pretrained: _options.Pretrained = False,
     fuse: _options.Fuse = True,
     device: _options.Device = "auto",
+    tensorboard: _progress.TensorBoard = False,
     json: _options.Json = False,
     config: _options.Config = None,
 ) -> None:
@@ -66,7 +67,8 @@ def compare(
         fuse=fuse,
     )
     _common.suggest_stem(host, stem, data, image_size)
-    with _common.resumable(ctx), _progress.display(json) as progress:
+    logs = out if tensorboard else None
+    with _common.resumable(ctx), _progress.display(json, tensorboard=logs) as progress:
         records = run_comparison(protocol, out, device=device, progress=progress)
     show_run(records, json)
 

@@ -86,6 +86,7 @@ def slim(
     image_size: _options.ImageSize = None,
     fuse: _options.Fuse = True,
     device: _options.Device = "auto",
+    tensorboard: _progress.TensorBoard = False,
     json: _options.Json = False,
     config: _options.Config = None,
 ) -> None:
@@ -128,7 +129,8 @@ def slim(
         image_size=image_size,
         fuse=fuse,
     )
-    with _common.resumable(ctx), _progress.display(json) as progress:
+    logs = out if tensorboard else None
+    with _common.resumable(ctx), _progress.display(json, tensorboard=logs) as progress:
         record, profile = run(job, out, device, progress)
     show(record, profile, out, json)
 

@@ -29,6 +29,7 @@ def train(
     pretrained: _options.Pretrained = False,
     fuse: _options.Fuse = True,
     device: _options.Device = "auto",
+    tensorboard: _progress.TensorBoard = False,
     json: _options.Json = False,
     config: _options.Config = None,
 ) -> None:
@@ -56,7 +57,8 @@ def train(
     )
     _common.suggest_stem(host, stem, data, image_size)
     processor.prepare(out)
-    with _common.resumable(ctx), _progress.display(json) as progress:
+    logs = out if tensorboard else None
+    with _common.resumable(ctx), _progress.display(json, tensorboard=logs) as progress:
         record = training.run_job(job, out, device=device, progress=progress)
     if json:
         _common.print_json({"event": "result", "folder": str(out), **record})
