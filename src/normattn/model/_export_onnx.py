@@ -85,17 +85,21 @@ def nodes_of(path: Path, module: str) -> list[tuple[str, str]]:
 
 
 class Runner(nn.Module):
-    """An ONNX file in ONNX Runtime, on one thread of the CPU.
+    """An ONNX file in ONNX Runtime, on the CPU.
+
+    Args:
+        path: the file.
+        threads: with how many it computes.
 
     Shape:
         x: ``(B, C, H, W)``. y: ``(B, classes)``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         super().__init__()
         runtime = imported("onnxruntime")
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3  # its notes on its own optimisations are none of the user's
         with others_code():
             self._session = runtime.InferenceSession(

@@ -53,16 +53,20 @@ def _save(made: Any, images: Tensor, path: Path, about: Mapping[str, Any]) -> No
 
 
 class Runner(nn.Module):
-    """An OpenVINO model on one thread of the CPU, its float operations in float32.
+    """An OpenVINO model on the CPU, its float operations in float32.
+
+    Args:
+        path: its ``.xml``.
+        threads: with how many it computes.
 
     Shape:
         x: ``(B, C, H, W)``. y: ``(B, classes)``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         super().__init__()
         # By default some processors would compute in bfloat16, and the outputs be compared to that.
-        settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         with others_code():
             self._compiled = core().compile_model(path, "CPU", settings)
 

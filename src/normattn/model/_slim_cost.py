@@ -1,22 +1,26 @@
 """What a model would cost with channels removed: counted on the meta device, or measured."""
 
 import copy
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ._counters import Products
 from ._groups import Group
+from ._runtimes import TORCH, in_runtime
 from ._slim_choice import Chosen
 from ._slim_cut import apply, cuts, shared_copy
 from ._slim_plan import Cost
 from .fuse import plain
-from .profile import latency
+from .profile import Latency, latency
 
 _SECONDS = 0.5  # for one measurement in a search
 _FINAL_SECONDS = 1.5
+_ROUNDS = (3, 100)
+_KEPT = 4  # models in a runtime: the longer measurement looks at one of the last again
+
+Widths = tuple[tuple[str, int], ...]
 
 
 class Costs:
@@ -26,19 +30,36 @@ class Costs:
         model: the model.
         example: a batch of images; latency is of such a batch.
         groups: of the model's channels.
-        seconds: about what one image takes.
+        seconds: about what one image takes in PyTorch.
+        runtime: where latency is measured: "torch", or one of `_runtimes.RUNTIMES` on the CPU.
+
+    Raises:
+        UnsupportedModel: the model cannot be run in the runtime.
     """
 
     def __init__(
-        self, model: nn.Module, example: Tensor, groups: Iterable[Group], seconds: float = 0.1
+        self,
+        model: nn.Module,
+        example: Tensor,
+        groups: Iterable[Group],
+        seconds: float = 0.1,
+        runtime: str = TORCH,
     ) -> None:
         self.model = model
         self.example = example
+        self.runtime = runtime
         self.seconds = max(1e-6, seconds * len(example))
         self.groups = {group.name: group for group in groups}
         with plain(model):
             self.light = copy.deepcopy(model).to("meta").eval()
         self.runs_on_meta = True
+        self.loaded: dict[Widths, nn.Module] = {}
+        if runtime != TORCH:
+            self.place = torch.device("cpu")
+            self.whole = self._in_runtime(model)
+            self.seconds = max(1e-6, self._time({"whole": self.whole}, 3)["whole"].median)
+        else:
+            self.place, self.whole = example.device, model
 
     def narrow(self, model: nn.Module, removed: Chosen) -> nn.Module:
         """Return a copy of a model without the removed channels."""
@@ -67,18 +88,49 @@ class Costs:
         return Cost(_parameters(narrow), _multiply_adds(narrow, self.example))
 
     def measure(self, removed: Chosen, *, final: bool = False) -> tuple[float, float]:
-        """Return the milliseconds before and after, timed in turns, as the model is now."""
-        both = {"before": self.model, "after": self.narrow(self.model, removed)}
-        size = tuple(self.example.shape[1:])
-        options: dict[str, Any] = {
-            "batch": len(self.example),
-            "threads": torch.get_num_threads(),
-            "device": self.example.device,
-        }
-        rounds = int((_FINAL_SECONDS if final else _SECONDS) / (2 * self.seconds))
-        found = latency(both, size, rounds=max(3, min(30, rounds)), **options)
+        """Return the milliseconds before and after, timed in turns.
+
+        In PyTorch as the model is now. Of a runtime each other set of widths is a file to write,
+        which takes seconds; the last few are kept.
+        """
+        seconds = _FINAL_SECONDS if final else _SECONDS
+        fewest, most = _ROUNDS
+        rounds = max(fewest, min(most, int(seconds / (2 * self.seconds))))
+        found = self._time({"before": self.whole, "after": self._after(removed)}, rounds)
         before = found["before"].median * 1e3
         return before, before * found["after"].ratio
+
+    def _after(self, removed: Chosen) -> nn.Module:
+        """Return the model without the removed channels, where it is to be timed."""
+        if self.runtime == TORCH:
+            return self.narrow(self.model, removed)
+        key = widths(removed)
+        if not key:
+            return self.whole
+        if key not in self.loaded:
+            while len(self.loaded) >= _KEPT:
+                del self.loaded[next(iter(self.loaded))]
+            self.loaded[key] = self._in_runtime(self.narrow(self.model, removed))
+        return self.loaded[key]
+
+    def _in_runtime(self, model: nn.Module) -> nn.Module:
+        size = self.example.shape[1:]
+        return in_runtime(model, size, self.runtime, threads=torch.get_num_threads())
+
+    def _time(self, models: Mapping[str, nn.Module], rounds: int) -> dict[str, Latency]:
+        return latency(
+            models,
+            tuple(self.example.shape[1:]),
+            batch=len(self.example),
+            rounds=rounds,
+            threads=torch.get_num_threads(),
+            device=self.place,
+        )
+
+
+def widths(removed: Chosen) -> Widths:
+    """Return how many channels of each group go: as latency knows what is removed."""
+    return tuple((name, len(gone)) for name, gone in removed.items() if gone)
 
 
 def _parameters(model: nn.Module) -> int:

@@ -1,20 +1,22 @@
 """What `plan_slim` is told, checked and applied to the groups that were found."""
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, unknown
 from ._groups import Group, Groups
+from ._runtimes import check_runtime
+from ._slim_plan import SlimPlan
 from .salience import Salience
 
 ACROSS = ("group", "model")
 
 
-def check_options(across: str, round_to: int, least: float) -> None:
-    """Refuse options of `plan_slim` that are out of their range."""
+def check_options(across: str, round_to: int, least: float, runtime: str) -> None:
+    """Refuse options of `plan_slim` that are out of their range, or a runtime that is not there."""
     if across not in ACROSS:
         raise ConfigError(unknown("plan_slim", "way to rank (across=)", str(across), ACROSS))
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
@@ -25,6 +27,31 @@ def check_options(across: str, round_to: int, least: float) -> None:
     number = isinstance(least, int | float) and not isinstance(least, bool)
     if not number or not 0 <= least <= 1:
         raise ConfigError(f"plan_slim: expected least to be a ratio from 0 to 1, got {least!r}.")
+    check_runtime("plan_slim", runtime)
+
+
+def widths_at_first(groups: Groups, first: SlimPlan | None) -> Mapping[str, int]:
+    """Return how many channels groups had before the first of several plans.
+
+    Raises:
+        ConfigError: it is no plan, or it is one of a model that was narrower.
+    """
+    if first is None:
+        return {}
+    if not isinstance(first, SlimPlan):
+        raise ConfigError(
+            f"plan_slim: expected first to be a plan, got {type(first).__name__}. Give what "
+            "plan_slim returned for the model before it was slimmed."
+        )
+    before = {group.name: group.before for group in first.groups}
+    for group in groups.groups:
+        if before.get(group.name, group.width) < group.width:
+            raise ConfigError(
+                "plan_slim: expected first to be a plan of this model before it was slimmed, got "
+                f"one with {before[group.name]} channels of {group.name!r}, which has "
+                f"{group.width}. Give the first plan, or leave it out."
+            )
+    return before
 
 
 def like(model: nn.Module, example: Tensor) -> Tensor:

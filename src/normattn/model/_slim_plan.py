@@ -18,7 +18,8 @@ class Cost:
     Args:
         parameters: numbers learned.
         multiply_adds: of one image, as the papers count them (`Profile.paper_macs`).
-        latency_ms: of the example's batch, measured on this machine; None where it was not.
+        latency_ms: of the example's batch, measured on this machine, in the plan's runtime; None
+            where it was not.
     """
 
     parameters: int
@@ -91,7 +92,8 @@ class SlimPlan:
         criterion: what ranked the channels.
         across: whether they were ranked in each "group" or in the whole "model".
         round_to: what the widths that are left are multiples of, where they can be.
-        fraction: of its channels that each group (or the model) was asked to give.
+        fraction: of its channels that each group (or the model) was asked to give, counted from
+            the first plan's where there were several.
         groups: those that could be ranked, also where nothing of them goes.
         refused: layers whose channels stay, with the reason.
         before: what the model costs.
@@ -100,6 +102,7 @@ class SlimPlan:
         note: what to know about it, such as the best possible; else empty.
         folds: constants of removed channels.
         weights: a fingerprint of the model, if there are such constants.
+        runtime: where latency was measured.
     """
 
     target: Mapping[str, float]
@@ -115,6 +118,7 @@ class SlimPlan:
     note: str
     folds: tuple[Fold, ...] = ()
     weights: str | None = None
+    runtime: str = "torch"  # also that of plans from before there was a choice
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers, with the version of the format."""
@@ -161,7 +165,7 @@ class SlimPlan:
         longest = max([len(group.name) for group in self.groups] + [14])
         lines = [
             f"plan to {asked} ({state}), channels ranked by {self.criterion} {across}",
-            *_costs(self.before, self.after, longest),
+            *_costs(self.before, self.after, longest, self.runtime),
             *(f"{g.name:<{longest}} {g.before:>13} {g.after:>13}" for g in self.groups),
             *(f"{name}: stays, as {reason}" for name, reason in self.refused),
         ]
@@ -182,7 +186,7 @@ def _group(content: Mapping[str, Any]) -> GroupPlan:
     return GroupPlan(content["name"], content["before"], content["after"], removed, layers)
 
 
-def _costs(before: Cost, after: Cost, longest: int) -> list[str]:
+def _costs(before: Cost, after: Cost, longest: int, runtime: str) -> list[str]:
     lines = [f"{'':<{longest}} {'before':>13} {'after':>13}   ratio"]
     for name in ("parameters", "multiply_adds", "latency_ms"):
         both = (getattr(before, name), getattr(after, name))
@@ -190,5 +194,7 @@ def _costs(before: Cost, after: Cost, longest: int) -> list[str]:
             continue
         digits = ".2f" if name == "latency_ms" else ",d"
         shown = " ".join(f"{value:>13{digits}}" for value in both)
-        lines.append(f"{name.replace('_', ' '):<{longest}} {shown} {both[0] / both[1]:6.2f}×")
+        where = f", in {runtime}" if name == "latency_ms" and runtime != "torch" else ""
+        ratio = f"{both[0] / both[1]:6.2f}×{where}"
+        lines.append(f"{name.replace('_', ' '):<{longest}} {shown} {ratio}")
     return lines

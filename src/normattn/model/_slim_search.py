@@ -8,14 +8,12 @@ from ..errors import ConfigError, unknown
 from ._slim_choice import Choice, Chosen
 from ._slim_cost import Costs
 from ._slim_plan import Cost
+from ._slim_timed import Timed
 
 Kind = Literal["channels", "speedup", "flops", "params", "latency_ms"]
 TARGETS: tuple[Kind, ...] = ("channels", "speedup", "flops", "params", "latency_ms")
 
 _COUNTED_STEPS = 12
-_TIMED_STEPS = 6
-_NUDGE = 0.02  # what more goes where the last, longer measurement falls short
-_NUDGES = 4
 
 
 @dataclass(frozen=True)
@@ -74,15 +72,16 @@ class Search:
         return self._timed(kind, value)
 
     def _channels(self, value: float) -> Found:
-        removed = self.choice.removed(value)
-        given = _share(self.choice, removed)
-        most = _share(self.choice, self.choice.removed(1.0))
+        fraction = self.choice.of_first(value)
+        removed = self.choice.removed(fraction)
+        given = self.choice.share(removed)
+        most = self.choice.share(self.choice.removed(1.0))
         note = ""
         if most < value - 1e-9:
             note = f"The most that may go is {most:.3g} of the channels (least, round_to)."
         elif abs(given - value) > 0.005:
             note = f"Of the channels {given:.3g} go: widths are rounded to what they may be."
-        return self._found(value, removed, most >= value - 1e-9, note)
+        return self._found(fraction, removed, most >= value - 1e-9, note)
 
     def _counted(self, kind: Kind, value: float) -> Found:
         name = "multiply_adds" if kind == "flops" else "parameters"
@@ -101,29 +100,20 @@ class Search:
         return self._found(fraction, self.choice.removed(fraction), True, "")
 
     def _timed(self, kind: Kind, value: float) -> Found:
-        def enough(fraction: float, *, final: bool = False) -> bool:
-            before, after = self.costs.measure(self.choice.removed(fraction), final=final)
-            return before / after >= value if kind == "speedup" else after <= value
-
-        if kind == "latency_ms" and enough(0.0, final=True):
-            return self._found(0.0, {}, True, "It is there already.")
-        fraction = self._bisect(enough, _TIMED_STEPS) if enough(1.0) else 1.0
-        # The clock is noisy: what a short measurement found has to stand a longer one.
-        for _ in range(_NUDGES):
-            removed = self.choice.removed(fraction)
-            before, after = self.costs.measure(removed, final=True)
-            reached = before / after >= value if kind == "speedup" else after <= value
-            if reached or fraction >= 1:
-                break
-            fraction = min(1.0, fraction + _NUDGE)
-        best = f"a speedup of {before / after:.4g}, {after:.4g} ms"
-        note = "" if reached else f"The best that was measured is {best} (least, round_to)."
-        counts = self.costs.count({}), self.costs.count(removed)
-        costs = [
-            Cost(count.parameters, count.multiply_adds, latency)
-            for count, latency in zip(counts, (before, after), strict=True)
-        ]
-        return Found(fraction, removed, costs[0], costs[1], reached, note)
+        timed = Timed(self.choice, self.costs)
+        if kind == "latency_ms":
+            whole = timed.measure({}, final=True)[1]
+            if whole <= value:
+                return self._found(0.0, {}, True, "It is there already.")
+            found = timed.run(value / whole, lambda before, after: after <= value)
+        else:
+            found = timed.run(1 / value, lambda before, after: before / after >= value)
+        note = ""
+        if not found.reached:
+            best = f"a speedup of {found.before / found.after:.4g}, {found.after:.4g} ms"
+            note = f"The best that was measured is {best} (least, round_to)."
+        times = (found.before, found.after)
+        return self._found(found.fraction, found.removed, found.reached, note, times)
 
     def _count(self, kind: Kind, removed: Chosen) -> int:
         if kind == "params":
@@ -146,15 +136,18 @@ class Search:
                 low = middle
         return high
 
-    def _found(self, fraction: float, removed: Chosen, reached: bool, note: str) -> Found:
-        before, after = self.costs.count({}), self.costs.count(removed)
-        times = self.costs.measure(removed, final=True)
-        costs = [
-            Cost(count.parameters, count.multiply_adds, latency)
-            for count, latency in zip((before, after), times, strict=True)
-        ]
-        return Found(fraction, removed, costs[0], costs[1], reached, note)
-
-
-def _share(choice: Choice, removed: Chosen) -> float:
-    return sum(map(len, removed.values())) / sum(group.width for group in choice.groups)
+    def _found(
+        self,
+        fraction: float,
+        removed: Chosen,
+        reached: bool,
+        note: str,
+        times: tuple[float, float] | None = None,
+    ) -> Found:
+        counts = self.costs.count({}), self.costs.count(removed)
+        times = times or self.costs.measure(removed, final=True)
+        before, after = (
+            Cost(count.parameters, count.multiply_adds, milliseconds)
+            for count, milliseconds in zip(counts, times, strict=True)
+        )
+        return Found(fraction, removed, before, after, reached, note)

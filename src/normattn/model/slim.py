@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
 from ._groups import Group
+from ._runtimes import TORCH
 from ._slim_checks import check_model
 from ._slim_choice import Choice
 from ._slim_cost import Costs
@@ -14,7 +15,14 @@ from ._slim_cut import all_or_nothing, apply, width_of
 from ._slim_dead import find_dead
 from ._slim_fold import fingerprint, fold
 from ._slim_graph import connect
-from ._slim_options import check_options, like, require_some, scored_by, without
+from ._slim_options import (
+    check_options,
+    like,
+    require_some,
+    scored_by,
+    widths_at_first,
+    without,
+)
 from ._slim_plan import Cost as Cost
 from ._slim_plan import Fold as Fold
 from ._slim_plan import GroupPlan, LayerPlan, SlimPlan
@@ -37,14 +45,17 @@ def plan_slim(
     least: float = 1 / 8,
     skip: Iterable[str] = (),
     seed: int = 0,
+    runtime: str = TORCH,
+    first: SlimPlan | None = None,
 ) -> SlimPlan:
     """Plan which channels of a model go; the model is left as it is.
 
     The channels that go are the least salient of each group of coupled channels, each group giving
     the same fraction; or the least salient of the whole model, below one threshold. Which fraction
     is enough for the target is searched for: multiply-adds and parameters are counted, latency is
-    measured on the example's batch, in turns with the model as it is. Layers whose channels have to
-    stay are named in the plan, and the rest goes on.
+    measured on the example's batch, in turns with the model as it is. Measured time is noisy: a
+    search for it comes out a little differently each time. Layers whose channels have to stay are
+    named in the plan, and the rest goes on.
 
     Args:
         model: the model, plain or fused, on any device.
@@ -57,20 +68,27 @@ def plan_slim(
         across: rank channels in each "group", or in the whole "model".
         round_to: what the widths that are left are multiples of: hardware is no faster in between.
             A group that could not get narrower then, as it is too narrow already or goes in sets of
-            another size, is left out of this.
+            another size, is left out of this. ONNX Runtime's kernels work in blocks of 8 or 16
+            channels.
         least: the share of its channels that each group keeps at least.
         skip: patterns of layers whose output channels stay.
         seed: of the criterion "random".
+        runtime: where latency is measured: "torch", the model as it is; or "onnxruntime" or
+            "openvino", the model folded and exported to a temporary file, on the CPU with as many
+            threads. Writing one takes seconds, so a search looks at few.
+        first: of several plans, each for what the last one left, the first: ``least``, ``round_to``
+            and the fraction that each group gives count from the widths before it. A target is of
+            the model as it is.
 
     Returns:
         The plan. One that cannot reach its target has ``reached`` False, removes as much as may go
         and says in ``note`` what that gives.
 
     Raises:
-        ConfigError: an unknown target, criterion or pattern, a number out of its range, or nothing
-            to rank.
+        ConfigError: an unknown target, criterion or pattern, a number out of its range, nothing to
+            rank, or a runtime that is not installed (with the line that installs it).
         UnsupportedModel: the model is compiled, wrapped, scripted, quantised or on the meta device,
-            or cannot take the example.
+            or cannot take the example or be exported to the runtime.
 
     Example:
         >>> import torch
@@ -80,18 +98,20 @@ def plan_slim(
         (269722, 68050)
     """
     kind, value = read_target(target)
-    check_options(across, round_to, least)
+    check_options(across, round_to, least, runtime)
     check_model("plan_slim", model, example_input)
     example = like(model, example_input)
     copied = standing_in(model, example)
     groups = without(tried(copied, connect(copied)), skip)
     require_some(model, groups)
+    before = widths_at_first(groups, first)
+    costs = Costs(model, example, groups.groups, copied.seconds, runtime)
     ranked = criterion
     if not isinstance(ranked, Salience):
         ranked = salience(model, ranked, data, example_input=example, groups=groups, seed=seed)
     scored = scored_by(groups, ranked)
-    choice = Choice(scored, ranked.scores, across, round_to, least)
-    found = Search(choice, Costs(model, example, scored, copied.seconds)).run(kind, value)
+    choice = Choice(scored, ranked.scores, across, round_to, least, before)
+    found = Search(choice, costs).run(kind, value)
     folds = find_dead(model, copied, groups, example).folds_of(found.removed, groups)
     unranked = [group.name for group in groups.groups if group not in scored]
     return SlimPlan(
@@ -111,6 +131,7 @@ def plan_slim(
         note=found.note,
         folds=folds,
         weights=fingerprint(model) if folds else None,
+        runtime=runtime,
     )
 
 
