@@ -62,7 +62,12 @@ def slim(
         ),
     ] = "group",
     round_to: Annotated[
-        int, typer.Option(help="Widths that are left are multiples of this.", min=1)
+        int,
+        typer.Option(
+            help="Widths that are left are multiples of this; ONNX Runtime's kernels work in "
+            "blocks of 8 or 16 channels.",
+            min=1,
+        ),
     ] = 8,
     skip: Annotated[
         str | None,
@@ -80,6 +85,14 @@ def slim(
     batch: Annotated[
         int, typer.Option(help="Images in the passes that a latency is measured on.", min=1)
     ] = 1,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            help="Where latency counts: torch, or the exported model in onnxruntime or openvino "
+            "(seconds more for each width tried).",
+            metavar="NAME",
+        ),
+    ] = "torch",
     seed: Annotated[int, typer.Option(help="Everything random follows from it.", min=0)] = 0,
     train_limit: _options.TrainLimit = None,
     on_bad_image: _options.OnBadImage = "stop",
@@ -128,6 +141,7 @@ def slim(
         on_bad_image=on_bad_image,
         image_size=image_size,
         fuse=fuse,
+        runtime=runtime,
     )
     logs = out if tensorboard else None
     with _common.resumable(ctx), _progress.display(json, tensorboard=logs) as progress:

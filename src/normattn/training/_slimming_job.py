@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..errors import ConfigError, unknown
+from ..model._runtimes import RUNTIMES, TORCH
 from .recipes import Recipe, recipe
 
 #: What can be asked for, with the rule and the range that a value must lie inside.
@@ -58,6 +59,8 @@ class SlimJob:
         on_bad_image: ``stop`` or ``skip``.
         image_size: Resize images to this size; None keeps theirs.
         fuse: Whether kernels compute what they can while training, as in `normattn.fuse`.
+        runtime: Where latency is measured, as in `normattn.plan_slim`: ``torch``, ``onnxruntime``
+            or ``openvino``.
 
     Raises:
         ConfigError: no target or several, or a value that is out of its range.
@@ -79,12 +82,15 @@ class SlimJob:
     on_bad_image: str = "stop"
     image_size: int | None = None
     fuse: bool = True
+    runtime: str = TORCH
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", _checked_target(self.target))
         object.__setattr__(self, "skip", tuple(self.skip))
         if self.across not in ACROSS:
             raise ConfigError(unknown("slim", "across", str(self.across), ACROSS))
+        if self.runtime not in RUNTIMES:
+            raise ConfigError(unknown("slim", "runtime", str(self.runtime), RUNTIMES))
         for name, least in {"steps": 1, "round_to": 1, "batch": 1, "seed": 0}.items():
             value = getattr(self, name)
             if type(value) is not int or value < least:

@@ -9,6 +9,8 @@ from torch import nn
 
 from .. import _files
 from ..errors import ConfigError
+from ..model._runtimes import TORCH, in_runtime
+from ..model._slim_plan import SlimPlan
 from ..model.profile import latency
 from ._slimming_record import PLAN
 from ._slimming_round import Setting
@@ -17,6 +19,9 @@ from ._slimming_targets import interim, missing
 
 class Plans:
     """What is planned for each round, on the way to the whole target.
+
+    Every round goes on along the way of the plan to the whole target, on which widths count from
+    the original's: in the last one it ends where that plan does.
 
     Args:
         setting: Of the slimming.
@@ -37,7 +42,7 @@ class Plans:
                     f"{self.job.value:g}. {plan.note}"
                 )
             _files.write_json(path, plan.to_json())
-        self.whole: dict[str, Any] = _files.read_json(path)
+        self.whole = SlimPlan.from_json(_files.read_json(path))
 
     def maker(self, number: int, kept: int, path: Path) -> Callable[[], dict[str, Any]]:
         """Return what makes the content of a round's ``plan.json``.
@@ -56,7 +61,7 @@ class Plans:
             about: dict[str, Any] = {"target": wanted, "asked": asked, "left": left}
             if asked is None:
                 return {**about, "plan": None, "reached": True, "note": "It is there already."}
-            made = self.setting.plan(model, asked, number)
+            made = self.setting.plan(model, asked, number, self.whole)
             about |= {"reached": made.reached, "note": made.note}
             removes = any(group.removed for group in made.groups)
             return {**about, "plan": made.to_json() if removes else None}
@@ -67,7 +72,9 @@ class Plans:
         """Where the way to the target begins: at the whole of it, or at a latency."""
         if self.job.kind != "latency_ms":
             return 1.0
-        return float(self.whole["before"]["latency_ms"])
+        start = self.whole.before.latency_ms
+        assert start is not None
+        return start
 
     def _left(self, model: nn.Module, kept: int) -> float:
         """Return the share of the original that the model has of what the target is about."""
@@ -75,16 +82,22 @@ class Plans:
         if not kept or kind == "latency_ms":
             return 1.0
         if kind == "speedup":
-            both = {"original": setting.load(self.job.artifact), "now": model}
-            size = (setting.data.channels, *setting.data.size)
-            threads = torch.get_num_threads()  # as plan_slim measures
-            found = latency(
-                both, size, batch=self.job.batch, threads=threads, device=setting.device
-            )
-            return found["now"].ratio
+            return self._time_left(model)
         plan = _files.read_json(setting.folder / f"round-{kept}" / PLAN)["plan"]
         if kind == "channels":
-            before = sum(group["before"] for group in self.whole["groups"])
+            before = sum(group.before for group in self.whole.groups)
             return float(sum(group["after"] for group in plan["groups"]) / before)
         count = {"flops": "multiply_adds", "params": "parameters"}[kind]
-        return float(plan["after"][count] / self.whole["before"][count])
+        return float(plan["after"][count] / getattr(self.whole.before, count))
+
+    def _time_left(self, model: nn.Module) -> float:
+        """Return the model's latency by the original's, measured as plan_slim does."""
+        setting, job = self.setting, self.job
+        both = {"original": setting.load(job.artifact), "now": model}
+        size = (setting.data.channels, *setting.data.size)
+        device, threads = setting.device, torch.get_num_threads()
+        if job.runtime != TORCH:
+            device = torch.device("cpu")
+            both = {k: in_runtime(m, size, job.runtime, threads=threads) for k, m in both.items()}
+        found = latency(both, size, batch=job.batch, threads=threads, device=device)
+        return found["now"].ratio

@@ -1,18 +1,21 @@
 """The record of a slimming, ``slim.json``: whose it is, and what it says in the end."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .. import _files
 from ..errors import InputError, RunError
+from ..model._runtimes import TORCH
 from ..model.artifact import ArtifactInfo
 from ._slimming_job import SlimJob
 from .identity import differences
 
 RECORD = "slim.json"
 PLAN = "plan.json"
+LOCK = ".lock"
 
 
 def open_record(job: SlimJob, info: ArtifactInfo, folder: Path) -> dict[str, Any]:
@@ -39,7 +42,8 @@ def open_record(job: SlimJob, info: ArtifactInfo, folder: Path) -> dict[str, Any
         )
     # By content, not by place: a model may move. Kernels change how the same is computed.
     same = {"artifact": None, "fuse": None}
-    saved = {**record["job"], **same, "sha256": record.get("sha256")}
+    # Jobs from before there was a choice measured in PyTorch.
+    saved = {"runtime": TORCH, **record["job"], **same, "sha256": record.get("sha256")}
     lines = list(differences(saved, {**job.to_json(), **same, "sha256": info.sha256}))
     if not lines:
         return record
@@ -49,6 +53,26 @@ def open_record(job: SlimJob, info: ArtifactInfo, folder: Path) -> dict[str, Any
         f"{folder}: expected the job that the folder was made for, got another one "
         f"({'; '.join(lines)}). Choose another folder, or repeat the first settings."
     )
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Own the folder while inside; what is refused leaves none that was not there before.
+
+    From the first plan on a folder is kept: there is something to go on with.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with _files.folder_lock(folder):
+        try:
+            yield
+        except InputError:
+            if made and not (folder / PLAN).exists():
+                for name in (RECORD, LOCK):
+                    (folder / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # somebody has put something there since
+                    for path in made:
+                        path.rmdir()
+            raise
 
 
 def now() -> str:

@@ -75,8 +75,14 @@ class Setting:
         classes = self.info.classes or self.data.classes
         save(model, path, classes=classes, preprocessing=preprocessing, metrics=metrics, **more)
 
-    def plan(self, model: nn.Module, target: Mapping[str, float], number: int) -> SlimPlan:
-        """Plan to the target on the model as it is."""
+    def plan(
+        self,
+        model: nn.Module,
+        target: Mapping[str, float],
+        number: int,
+        first: SlimPlan | None = None,
+    ) -> SlimPlan:
+        """Plan to the target on the model as it is; widths count from those before ``first``."""
         job = self.job
         return plan_slim(
             model,
@@ -88,6 +94,8 @@ class Setting:
             round_to=job.round_to,
             skip=job.skip,
             seed=keyed.key(job.seed, "plan", number),
+            runtime=job.runtime,
+            first=first,
         )
 
 

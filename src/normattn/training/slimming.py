@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from .. import _files
+from ..model._runtimes import TORCH, check_runtime, version_of
 from ..model.artifact import ArtifactInfo, read_info
 from ._slimming_job import TARGETS as TARGETS
 from ._slimming_job import SlimJob as SlimJob
 from ._slimming_job import fine_tuning as fine_tuning
 from ._slimming_plans import Plans
-from ._slimming_record import RECORD, now, open_record, verdict
+from ._slimming_record import RECORD, claimed, now, open_record, verdict
 from ._slimming_record import recorded_threads as recorded_threads
 from ._slimming_round import Round, Setting
 from ._slimming_start import open_for, require_alone, size_on_disk, widths
@@ -46,7 +47,8 @@ def run_slim(
     original as a teacher where the recipe says ``distill``. It ends at the target, or before the
     allowed drop in top-1 accuracy, which is judged on the validation images: the result is then the
     model of the last round that kept within it. A run that was killed ends with the bits of one
-    that was not; what was planned on a measured latency is read again, never measured again.
+    that was not; what was planned on a measured latency is read again, never measured again. A
+    folder that was made for a job which is refused is removed again.
 
     Args:
         job: What to slim, to which target, and how.
@@ -56,20 +58,22 @@ def run_slim(
             ``rounds``.
 
     Raises:
-        InputError: the artifact, the data or the target do not allow it; nothing was trained.
-            RunError if the folder is another job's, in use, or cannot be written.
+        InputError: the artifact, the data or the target do not allow it, or the runtime is not
+            installed; nothing was trained. RunError if the folder is another job's, in use, or
+            cannot be written.
         Fault: the training failed; ``slim.json`` says why.
         Interrupted: a signal came while training; the state is saved.
     """
     require_alone()
     folder, place = Path(folder), choose_device(device)
     info = read_info(job.artifact)
-    with _files.folder_lock(folder):
+    with claimed(folder):
         record = open_record(job, info, folder)
         tell = progress or (lambda event: None)
         if record.get("status") == "done":
             tell({"event": "note", "text": f"{folder} is done; nothing was trained."})
             return record
+        check_runtime("slim", job.runtime)
         return _Slimming(job, folder, info, place, tell, record).run()
 
 
@@ -113,9 +117,10 @@ class _Slimming:
         job = self.job
         data = open_for(job, self.info)
         self.setting = Setting(job, self.folder, self.info, data, self.device, self._hear)
+        runtime = {} if job.runtime == TORCH else {job.runtime: version_of(job.runtime)}
         self._write(
             data=data.describe(),
-            versions=versions() | {"torch-pruning": version("torch-pruning")},
+            versions=versions() | {"torch-pruning": version("torch-pruning")} | runtime,
             commit=commit(),
             machine=machine(self.device),
         )
@@ -161,6 +166,7 @@ class _Slimming:
             "target": dict(self.job.target),
             "criterion": self.job.criterion,
             "across": self.job.across,
+            "runtime": self.job.runtime,
             "rounds": kept,
             "before": before["cost"],
             "after": cost,
