@@ -1,12 +1,15 @@
-"""Progress: bars on a terminal, a line an epoch elsewhere."""
+"""Progress: a bar or a view on a terminal, a line an epoch elsewhere."""
 
+import contextlib
 import io
 
 import pytest
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from normattn.cli._progress import _Bars, _Lines, describe
+from normattn.cli import _common
+from normattn.cli._live import LiveComparison
+from normattn.cli._progress import _Bar, _Lines, _Screen, describe, display
 
 TRIAL = {"mechanism": "ean(groups=8)", "seed": 1, "trial": 3, "trials": 21}
 STEP = {"event": "step", "epoch": 2, "epochs": 4, "batch": 5, "batches": 10, "loss": 0.5}
@@ -60,41 +63,82 @@ def test_what_every_trial_notes_is_said_once():
     assert screen.getvalue().count("epoch 2 of 4") == 2
 
 
+def test_on_a_terminal_control_characters_are_shown_and_elsewhere_kept():
+    for terminal, words in ((True, "a�[2J[b]"), (False, "a\x1b[2J[b]")):
+        screen = io.StringIO()
+        lines = _Lines(Console(file=screen, force_terminal=terminal, color_system=None))
+        lines({"event": "note", "text": "a\x1b[2J[b]\nsecond line"})
+        assert screen.getvalue() == f"{words}\nsecond line\n"
+
+
 @pytest.fixture
-def bars():
+def bar():
     console = Console(file=io.StringIO(), force_terminal=True)
     with Progress(TextColumn("{task.fields[detail]}"), console=console) as progress:
-        yield _Bars(progress), progress
+        yield _Bar(progress, _Lines(console, silent=frozenset({"epoch"}))), progress
 
 
-def test_bars_count_the_trials_and_the_steps_of_the_one_that_runs(bars):
-    show, progress = bars
-    show({"event": "trial"} | TRIAL)
-    show(STEP | TRIAL)
-    trials, work = progress.tasks
-    assert (trials.completed, trials.total) == (2, 21)
+def test_the_bar_counts_the_steps_of_a_training(bar):
+    show, progress = bar
+    show(STEP)
+    (work,) = progress.tasks
     assert (work.completed, work.total) == (15, 40)
-    assert work.description == "[3/21] ean(groups=8), seed 1"
-    show({"event": "evaluate", "epoch": 2, "batch": 1, "batches": 2} | TRIAL)
+    assert work.description == "images"
+    show({"event": "evaluate", "epoch": 2, "batch": 1, "batches": 2})
     assert (work.completed, work.total) == (15, 40)
-    show({"event": "done", "metrics": {"top1_error": 5.0}} | TRIAL)
-    assert trials.completed == 3
+    assert work.fields["detail"] == "epoch 2, evaluating"
 
 
-def test_bars_of_an_evaluation_count_its_batches(bars):
-    show, progress = bars
+def test_the_bar_of_an_evaluation_counts_its_batches(bar):
+    show, progress = bar
     show({"event": "evaluate", "batch": 1, "batches": 2})
     (work,) = progress.tasks
     assert (work.completed, work.total) == (1, 2)
 
 
-def test_lines_above_the_bars_leave_out_epochs(bars):
-    show, progress = bars
-    show(EPOCH | TRIAL)
-    show({"event": "failed", "reason": "nan"} | TRIAL)
+def test_lines_above_the_bar_leave_out_epochs(bar):
+    show, progress = bar
+    show(EPOCH)
+    show({"event": "failed", "reason": "nan"})
     shown = progress.console.file.getvalue()
     assert "failed: nan" in shown
     assert "train loss" not in shown
+
+
+def shown(*events, run=None):
+    """Return what of ours shows these events on a terminal, and all that it printed."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
+    with contextlib.ExitStack() as stack:
+        screen = _Screen(console, stack, run)
+        for event in events:
+            screen(event)
+        kind = type(screen._show)
+    return kind, console.file.getvalue()
+
+
+def test_a_comparison_has_a_view_and_a_training_a_bar(tmp_path):
+    kind, text = shown({"event": "trial"} | TRIAL, EPOCH | TRIAL, {"event": "skipped"} | TRIAL)
+    assert kind is LiveComparison
+    assert "train loss" not in text
+    assert "done before" not in text
+    assert shown(STEP)[0] is _Bar
+    assert shown({"event": "note", "text": "before the first trial"}, run=tmp_path)[0] is (
+        LiveComparison
+    )
+
+
+def test_lines_above_the_view_name_their_trial():
+    _, text = shown({"event": "failed", "reason": "[red]nan"} | TRIAL)
+    assert "[3/21] ean(groups=8), seed 1: failed: [red]nan" in text
+
+
+@pytest.mark.parametrize(("terminal", "term"), [(False, "xterm"), (True, "dumb")])
+def test_where_nothing_can_be_drawn_in_place_there_are_lines(monkeypatch, tmp_path, terminal, term):
+    screen = Console(file=io.StringIO(), force_terminal=terminal, _environ={"TERM": term})
+    monkeypatch.setattr(_common, "out", lambda: screen)
+    with display(False, run=tmp_path) as show:
+        show(EPOCH | TRIAL)
+    assert screen.file.getvalue() == f"{describe(EPOCH | TRIAL)}\n"
 
 
 ROUND = {"round": 2, "rounds": 3}
@@ -125,8 +169,8 @@ def test_a_round_of_a_slimming_says_what_goes_and_what_that_cost():
     assert describe(done | {"skipped": True}) == "round 2 of 3: done, nothing removed"
 
 
-def test_the_bar_of_a_slimming_is_that_of_its_round(bars):
-    show, progress = bars
+def test_the_bar_of_a_slimming_is_that_of_its_round(bar):
+    show, progress = bar
     show(STEP | ROUND)
     (work,) = progress.tasks
     assert work.description == "round 2 of 3"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from . import _common
+from . import _common, _live
 
 Event = Mapping[str, Any]
 TensorBoard = Annotated[
@@ -20,41 +20,28 @@ TensorBoard = Annotated[
 
 
 @contextlib.contextmanager
-def display(json: bool, *, tensorboard: Path | None = None) -> Iterator[Callable[[Event], None]]:
-    """Yield what shows events: JSON lines, live bars on a terminal, else a line an epoch.
+def display(
+    json: bool, *, run: Path | None = None, tensorboard: Path | None = None
+) -> Iterator[Callable[[Event], None]]:
+    """Yield what shows events: JSON lines, a live view on a terminal, else a line an epoch.
 
     Args:
         json: Whether a program reads along.
+        run: The folder of a comparison, whose earlier trials the live view shows.
         tensorboard: The folder whose histories get event files beside them.
     """
+    console = _common.out()
     with contextlib.ExitStack() as stack:
-        show = stack.enter_context(_shown(json))
+        show: Callable[[Event], None] = _Lines(console)
+        if json:
+            show = _common.print_json
+        elif console.is_terminal and not console.is_dumb_terminal:
+            show = _Screen(console, stack, run)
         if tensorboard is not None:
             from ..training._tensorboard import EventFiles
 
             show = stack.enter_context(EventFiles(tensorboard, show))
         yield show
-
-
-@contextlib.contextmanager
-def _shown(json: bool) -> Iterator[Callable[[Event], None]]:
-    console = _common.out()
-    if json:
-        yield _common.print_json
-    elif console.is_terminal:
-        bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
-            console=console,
-            transient=True,
-        )
-        with bars:
-            yield _Bars(bars)
-    else:
-        yield _Lines(console)
 
 
 class _Lines:
@@ -71,35 +58,55 @@ class _Lines:
             return
         if event["event"] == "note":
             self._noted.add(event["text"])
+        if self._console.is_terminal:  # which would act on control characters
+            text = "\n".join(map(_live.plain, text.splitlines()))
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-class _Bars:
-    """Two bars: the trials of a comparison, and the training or evaluation that runs."""
+class _Screen:
+    """A comparison, told by its events, has a view of its own; other work has a bar."""
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._above = _Lines(bars.console, silent=frozenset({"epoch", "skipped"}))
-        self._trials: TaskID | None = None
+    def __init__(
+        self, console: Console, stack: contextlib.ExitStack, run: Path | None = None
+    ) -> None:
+        self._console, self._stack, self._run = console, stack, run
+        self._show: Callable[[Event], None] | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self._show is None:
+            above = _Lines(self._console, silent=frozenset({"epoch", "skipped"}))
+            if self._run is not None or "trials" in event:
+                view = _live.LiveComparison(self._console, above, self._run)
+                self._show = self._stack.enter_context(view)
+            else:
+                self._show = _Bar(self._stack.enter_context(_bars(self._console)), above)
+        self._show(event)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+        console=console,
+        transient=True,
+    )
+
+
+class _Bar:
+    """The training or evaluation that runs."""
+
+    def __init__(self, bars: Progress, lines: Callable[[Event], None]) -> None:
+        self._bars, self._lines = bars, lines
         self._work: TaskID | None = None
 
     def __call__(self, event: Event) -> None:
-        if "trials" in event:
-            self._show_trials(event)
         if event["event"] in ("step", "evaluate"):
             self._show_work(event)
         else:
-            self._above(event)
-
-    def _show_trials(self, event: Event) -> None:
-        if self._trials is None:
-            self._trials = self._bars.add_task("trials", total=event["trials"], detail="")
-        ended = event["event"] in ("done", "skipped", "failed")
-        finished = event["trial"] - (0 if ended else 1)
-        detail = f"{finished} of {event['trials']}"
-        if finished == event["trials"]:
-            detail += ", measuring costs"
-        self._bars.update(self._trials, completed=finished, detail=detail)
+            self._lines(event)
 
     def _show_work(self, event: Event) -> None:
         if self._work is None:
@@ -114,7 +121,9 @@ class _Bars:
             )
         elif "epoch" in event:  # within a training, whose own bar stays where it is
             changes = {"detail": f"epoch {event['epoch']}, evaluating"}
-        self._bars.update(self._work, description=escape(_who(event) or "images"), **changes)
+        self._bars.update(
+            self._work, description=_live.plain(escape(_who(event) or "images")), **changes
+        )
 
 
 def describe(event: Event) -> str | None:

@@ -68,7 +68,8 @@ def compare(
     )
     _common.suggest_stem(host, stem, data, image_size)
     logs = out if tensorboard else None
-    with _common.resumable(ctx), _progress.display(json, tensorboard=logs) as progress:
+    display = _progress.display(json, run=out, tensorboard=logs)
+    with _common.resumable(ctx), display as progress:
         records = run_comparison(protocol, out, device=device, progress=progress)
     show_run(records, json)
 
