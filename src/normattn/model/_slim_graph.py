@@ -135,6 +135,7 @@ class _Walk:
 
     def _linked(self, parts: list[tuple[_Key, Channels]]) -> Linked | None:
         members: list[Member] = []
+        makers: list[str] = []
         obstacles: list[str] = []
         closes = False
         for (node, side), channels in parts:
@@ -145,6 +146,8 @@ class _Walk:
                 obstacles.append("the model's output")
             if name is None:
                 continue  # an operation, not a layer
+            if side == "out":
+                makers.append(name)
             if role is None:
                 obstacles.append(f"a layer that cannot be cut ({_kind(node.module)} at {name!r})")
             elif self._width(node, side):
@@ -152,15 +155,18 @@ class _Walk:
                     channels = appended(channels, node.module.first)
                 if any(channels):
                     members.append(Member(name, role, channels))
-        if not any(member.role == "out" for member in members):
+        if not makers:
             return None  # the image's own channels, and what only passes them on
+        makers.sort(key=self.order.__getitem__)
         members.sort(key=lambda member: self.order[member.layer])
-        return Linked(_in_order(members), closes, tuple(obstacles))
+        return Linked(makers[0], _in_order(members), closes, tuple(obstacles))
 
 
 def _in_order(members: list[Member]) -> tuple[Member, ...]:
     """Number a group's channels as the first layer that computes them does."""
-    first = next(member.channels for member in members if member.role == "out")
+    first = next((member.channels for member in members if member.role == "out"), None)
+    if first is None:
+        return tuple(members)  # a layer that cannot be cut computes them
     order = sorted(range(len(first)), key=first.__getitem__)
     return tuple(Member(m.layer, m.role, tuple(m.channels[i] for i in order)) for m in members)
 

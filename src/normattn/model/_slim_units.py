@@ -15,16 +15,19 @@ from ._slim_layers import Blocks, GateStandIn, PadStandIn
 
 @dataclass(frozen=True)
 class Linked:
-    """Channels that have the same layers in common, before anything is asked of the layers."""
+    """Channels that have the same layers in common, before anything is asked of the layers.
 
+    Args:
+        first: the first layer that computes them, in the order in which they were found.
+        members: the layers that can be cut.
+        closes: as of a `Group`.
+        obstacles: what stands in the way of removing any.
+    """
+
+    first: str
     members: tuple[Member, ...]
     closes: bool
     obstacles: tuple[str, ...]
-
-    @property
-    def first(self) -> str:
-        """The first layer that computes them, in the order in which they were found."""
-        return next(m.layer for m in self.members if m.role == "out")
 
 
 def refine(linked: Linked, root: nn.Module) -> Group | str:
