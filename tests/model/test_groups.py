@@ -124,6 +124,26 @@ def test_foreign_attention_of_any_width_lets_channels_through():
     assert len(find(model).groups) == 12
 
 
+@pytest.mark.parametrize("kind", ["EcaModule", "CecaModule"])
+def test_a_hosts_own_eca_lets_channels_through(kind):
+    found = find(Net(getattr(timm.layers, kind)(channels=8)))
+    assert roles(found["first"]) == {("first", "out"), ("last", "in")}
+    assert found["first"].unit == tuple((i,) for i in range(8))
+
+
+def test_a_map_of_one_pixel_and_one_image_is_enough():
+    model = graft(host("resnet20", 10), "cbam", input_size=4).train()
+    assert len(find(model, 4).groups) == 12
+
+
+def test_a_layer_that_cannot_be_cut_is_named_for_what_it_reads_and_what_it_makes():
+    layers = (nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 6, 2), nn.Conv2d(6, 5, 1))
+    found = find(nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(5, 4, 1)))
+    reason = "these channels reach a layer that cannot be cut (ConvTranspose2d at '1')"
+    assert found.refused[:2] == (("0", reason), ("1", reason))
+    assert [group.name for group in found.groups] == ["2"]
+
+
 def test_foreign_attention_of_a_fixed_width_keeps_its_channels_and_no_others():
     model = graft(host("resnet20", 10), lambda channels: nn.BatchNorm2d(channels), input_size=32)
     found = find(model)

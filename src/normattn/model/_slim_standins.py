@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from timm.layers import CecaModule, EcaModule
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
@@ -90,6 +91,7 @@ def standing_in(model: nn.Module, example_input: Tensor) -> StandingIn:
     copied = StandingIn(module, example, zeros)
     try:
         _replace(module, example)
+        module.train(False)  # the stand-ins too: one image of one pixel has no statistics
         copied.draw()
         start = time.perf_counter()
         copied.run()
@@ -125,6 +127,10 @@ def _replace(root: nn.Module, example: Tensor) -> None:
         if mark(module) is not None or isinstance(module, Keeps):
             inside.update(module.modules())
             root.set_submodule(name, _gate(name, module))
+        elif isinstance(module, EcaModule | CecaModule):
+            # A convolution along the channels takes as many as there are: nothing to be cut.
+            inside.update(module.modules())
+            root.set_submodule(name, nn.Identity())
         elif isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
             first = "2d" in type(module).__name__
             module.__class__ = FirstAffine if first else LastAffine
