@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright
 INSTALL = "playwright install chromium"
 _ON_PATH = ("chromium", "chromium-browser", "google-chrome")
 _LOCAL = ("file:", "data:", "blob:", "about:")
+DRAWN = "html[data-charts=drawn]"  # what a page says of itself when its charts are there
 _WAIT = 30_000  # ms for a page to load: only a page that never does waits so long
 
 
@@ -48,6 +49,15 @@ class Opened:
         """What a reader sees, with every run of blanks as one."""
         return " ".join(self.page.inner_text("body").split())
 
+    def marks(self, chart: str, *kinds: str) -> list[dict[str, Any]]:
+        """The values behind every mark that Vega has drawn in a chart, of these kinds or of all."""
+        found = self.page.locator(f"#chart-{chart}").evaluate(_MARKS)
+        return [mark["values"] for mark in found if not kinds or mark["kind"] in kinds]
+
+    def ran(self) -> bool:
+        """Whether something of a name ran: in these tests each would set ``window.ran``."""
+        return bool(self.dialogs) or self.page.evaluate("'ran' in window")
+
     def sideways(self) -> int:
         """How many CSS pixels the page is wider than its window."""
         root = "document.scrollingElement"
@@ -77,18 +87,24 @@ def opened(
     width: int = 1280,
     scheme: str = "light",
     policy: bool = True,
-    **options: Any,
+    scripts: bool = True,
 ) -> Iterator[Opened]:
-    """Open a file of this disk; ``policy=False`` takes the page's content-security policy away."""
+    """Open a file of this disk, and wait for its charts.
+
+    ``policy=False`` takes the page's content-security policy away.
+    """
     context = browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme=scheme,
         bypass_csp=not policy,
         offline=True,  # what a page asks for is noted, and goes nowhere
-        **options,
+        java_script_enabled=scripts,
     )
     try:
-        yield _open(context, path)
+        found = _open(context, path)
+        if scripts and found.page.locator("figure[data-name]").count():
+            found.page.wait_for_selector(DRAWN, state="attached")
+        yield found
     finally:
         context.close()
 
@@ -102,7 +118,8 @@ def _open(context: BrowserContext, path: Path) -> Opened:
         found.dialogs.append(dialog.message)
         dialog.dismiss()
 
-    page.on("console", lambda m: found.errors.append(m.text) if m.type in _BAD else None)
+    # Chromium says "error" where a policy blocks something, too.
+    page.on("console", lambda m: found.errors.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: found.errors.append(str(error)))
     page.on("dialog", dismiss)
     page.on("websocket", lambda socket: found.requests.append(socket.url))
@@ -114,4 +131,17 @@ def _open(context: BrowserContext, path: Path) -> Opened:
     return found
 
 
-_BAD = ("error", "warning", "assert")  # Chromium says "error" where a policy blocks something
+# What is drawn, as Vega holds it: marks of the data, without those of axes and legends.
+_MARKS = """figure => {
+  const found = [];
+  const plain = datum => Object.fromEntries(Object.entries(datum ?? {}).filter(
+    ([, value]) => value === null || ["number", "string", "boolean"].includes(typeof value)));
+  const walk = mark => {
+    for (const item of mark.items) {
+      if (mark.marktype === "group") item.items.forEach(walk);
+      else if (mark.role === "mark") found.push({ kind: mark.marktype, values: plain(item.datum) });
+    }
+  };
+  walk(figure.drawn.view.scenegraph().root);
+  return found;
+}"""
