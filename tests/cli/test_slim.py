@@ -73,6 +73,7 @@ def test_it_ends_in_the_table_the_verdict_and_the_place(slim, tmp_path):
         (("--params", "0.5", "--criterion", "bn-scales"), "Did you mean 'bn-scale'"),
         (("--params", "0.5", "--across", "groups"), "Did you mean 'group'"),
         (("--params", "0.5", "--set", "epoch=3"), "Did you mean 'epochs'"),
+        (("--params", "0.5", "--runtime", "onnx-runtime"), "Did you mean 'onnxruntime'"),
         (("--params", "0.5", "--max-drop", "-1"), "max_drop"),
         (("--params", "0.5", "--no-distill", "--set", "distill=0.5"), "--no-distill"),
         (("--params", "0.5", "--image-size", "16"), "images of 1×8×8"),
@@ -93,7 +94,16 @@ def test_something_that_is_no_model_is_refused(refused, tmp_path, content):
     refused("slim", path, "--data", "digits", "--speedup", "2", "--out", tmp_path / "out")
 
 
+def test_a_refused_slimming_leaves_no_folder_but_one_that_was_there(slim, tmp_path):
+    assert slim("--params", "0.001").exit_code == 2
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    assert slim("--params", "0.001").exit_code == 2
+    assert (tmp_path / "out").is_dir()
+
+
 def test_no_distill_reaches_the_job(slim, tmp_path):
+    (tmp_path / "out").mkdir()
     slim("--params", "0.001", "--no-distill")  # refused once its job has been written
     record = json.loads((tmp_path / "out" / "slim.json").read_text())
     assert record["job"]["recipe"]["distill"] == 0

@@ -15,7 +15,9 @@ import normattn
 from normattn import _files
 from normattn.data import open_data
 from normattn.errors import ArtifactError, ConfigError, Fault, RunError
+from normattn.model import _runtimes, _slim_cost
 from normattn.model._slim_cost import Costs
+from normattn.model._slim_plan import SlimPlan
 from normattn.model.profile import Latency
 from normattn.training import (
     Interrupted,
@@ -25,8 +27,10 @@ from normattn.training import (
     evaluate,
     recipe,
     run_job,
+    slimming,
 )
 from normattn.training._slimming_round import Setting
+from normattn.training._slimming_start import widths
 from normattn.training.slimming import SlimJob, fine_tuning, recorded_threads, run_slim
 
 WEIGHTS = "model.safetensors"
@@ -249,6 +253,53 @@ def test_a_speedup_is_asked_of_what_the_model_measures_now(job, run, tmp_path, m
     assert record["outcome"] == "target"
 
 
+def test_a_speedup_counts_in_the_runtime_on_the_cpu(job, run, tmp_path, monkeypatch):
+    seen = []
+
+    def load(model, size, runtime, *, threads):
+        seen.append((sum(p.numel() for p in model.parameters()), tuple(size), runtime, threads))
+        return model
+
+    def measure(models, *args, device, **options):
+        seen.append(str(device))
+        return {"now": Latency(1.0, 1.0, 1.0, ratio=0.8)}
+
+    monkeypatch.setattr(_slim_cost, "in_runtime", load)
+    monkeypatch.setattr(_slim_cost.Costs, "_time", lambda *a: {"whole": Latency(1, 1, 1, 1)})
+    monkeypatch.setattr(_slimming_plans, "in_runtime", load)
+    monkeypatch.setattr(_slimming_plans, "latency", measure)
+    asked = dataclasses.replace(job, target={"speedup": 2}, runtime="onnxruntime")
+    record = run(asked, tmp_path)
+    whole, now = record["original"]["cost"], record["rounds"][0]["after"]["cost"]
+    threads = torch.get_num_threads()
+    assert seen[-4:] == [
+        *((c["parameters"], (1, 8, 8), "onnxruntime", threads) for c in (whole, now)),
+        "cpu",
+        (now["parameters"], (1, 8, 8), "onnxruntime", threads),  # what the second round plans on
+    ]
+    assert _files.read_json(tmp_path / "plan.json")["runtime"] == "onnxruntime"
+    assert record["job"]["runtime"] == "onnxruntime"
+    assert record["versions"]["onnxruntime"]
+
+
+def test_a_missing_runtime_is_refused_before_anything(job, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(_runtimes, "_installed", lambda name: False)
+    asked = dataclasses.replace(job, runtime="openvino")
+    with pytest.raises(ConfigError, match=r"slim: .* Run `pip install 'normattn\[openvino\]'`"):
+        run(asked, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_record_from_before_there_was_a_runtime_goes_on(job, run, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "old")
+    record = _files.read_json(tmp_path / "old" / "slim.json")
+    del record["job"]["runtime"]
+    _files.write_json(tmp_path / "old" / "slim.json", record)
+    assert run(job, tmp_path / "old") == record
+    with pytest.raises(RunError, match="runtime: torch → openvino"):
+        run(dataclasses.replace(job, runtime="openvino"), tmp_path / "old")
+
+
 def test_latencies_on_the_way_begin_at_the_originals(job, run, tmp_path):
     """By `no_clock` the original takes 2 ms, and 1 ms without any channel."""
     record = run(dataclasses.replace(job, target={"latency_ms": 1.125}), tmp_path)
@@ -262,6 +313,27 @@ def test_channels_are_counted_over_all_groups(job, run, tmp_path):
     left = sum(g["after"] for g in groups) / sum(g["before"] for g in groups)
     assert second["left"] == left < 1
     assert second["asked"]["channels"] == pytest.approx(1 - 0.5 / left)
+
+
+def test_the_last_round_ends_where_one_plan_to_the_whole_target_does(
+    job, run, whole, trained, tmp_path, monkeypatch
+):
+    """Layers of 16 go to 8 in the first round, and stay there: widths are rounded to 8."""
+
+    def untrained(self):
+        model = self.setting.load(self.folder / "start")
+        self.setting.save(model, self.folder, {"top1_error": 0.0})
+        return {"metrics": {"top1_error": 0.0}, "cost": self.setting.cost(model)}
+
+    monkeypatch.setattr(_slimming_round.Round, "_tune", untrained)
+    run(dataclasses.replace(job, target={"channels": 0.6}, steps=3), tmp_path)
+    for folder in (whole[0], tmp_path):
+        plan = SlimPlan.from_json(_files.read_json(folder / "plan.json"))
+        record = _files.read_json(folder / "slim.json")
+        assert record["outcome"] == "target"
+        at_once = normattn.slim(normattn.load(trained), plan)
+        assert record["widths"] == widths(normattn.load(trained), at_once)
+        assert record["result"]["cost"]["parameters"] == plan.after.parameters
 
 
 def test_a_target_out_of_reach_is_refused_with_the_best_before_anything_is_trained(
@@ -319,9 +391,9 @@ def test_what_was_planned_once_is_never_planned_again(job, run, tmp_path, monkey
     """A plan may rest on a latency, which would come out otherwise."""
     planned, plan = [], Setting.plan
 
-    def count(self, model, target, number):
+    def count(self, model, target, number, *more):
         planned.append(number)
-        return plan(self, model, target, number)
+        return plan(self, model, target, number, *more)
 
     def stop(event):
         if event["event"] == "step" and event["round"] == 2:
@@ -433,6 +505,32 @@ def test_a_job_refused_for_a_mistake_leaves_its_folder_to_the_corrected_one(job,
         run(dataclasses.replace(job, image_size=16), tmp_path)
     assert _files.read_json(tmp_path / "slim.json")["status"] == "failed"
     assert run(job, tmp_path)["status"] == "done"
+
+
+def test_a_refused_job_leaves_no_folder_that_it_made(job, run, tmp_path):
+    asked = dataclasses.replace(job, image_size=16)
+    with pytest.raises(ConfigError, match="images of 1×8×8"):
+        run(asked, tmp_path / "deep" / "out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    for place in ("mine", "mine/out"):
+        with pytest.raises(ConfigError, match="images of 1×8×8"):
+            run(asked, tmp_path / place)
+    assert (tmp_path / "mine").is_dir()
+    assert not (tmp_path / "mine" / "out").exists()
+
+
+def test_a_refused_job_leaves_what_somebody_else_put_into_its_folder(
+    job, run, tmp_path, monkeypatch
+):
+    def refuse(*args):
+        (tmp_path / "out" / "notes.txt").write_text("precious")
+        raise ConfigError("no")
+
+    monkeypatch.setattr(slimming, "open_for", refuse)
+    with pytest.raises(ConfigError):
+        run(job, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
 
 def test_images_of_another_size_are_refused_with_what_to_do(job, run, tmp_path):

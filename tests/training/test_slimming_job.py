@@ -18,6 +18,12 @@ def test_a_job_survives_json():
     assert SlimJob.from_json(json.loads(json.dumps(asked.to_json()))) == asked
 
 
+def test_a_job_from_before_there_was_a_runtime_is_of_torch():
+    content = job().to_json()
+    assert content.pop("runtime") == "torch"
+    assert SlimJob.from_json(content) == job()
+
+
 def test_an_unknown_key_names_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'steps'"):
         SlimJob.from_json({**job().to_json(), "step": 3})
@@ -63,6 +69,7 @@ def test_a_target_that_makes_no_sense_is_refused(target, words):
         {"max_drop": float("nan")},
         {"across": "layer"},
         {"fuse": 1},
+        {"runtime": "onnx"},
     ],
 )
 def test_a_senseless_job_is_refused(options):
