@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ..attention._gate import Gate
 from ._export_files import imported, others_code
 from ._export_onnx import INPUT, nodes_of
-from ._fold_gates import Range, Watch, gate_values, gates
+from ._gates_watch import STEPS, Onlooker, Range, Watch, gate_values, gates, int8_levels
 
-LEVELS = 256
 #: A gate with fewer distinct values than this in int8 stays in float: of NAM's published gate two
 #: to four are left, of one that uses its range 180 or more.
 FEWEST = 32
@@ -52,30 +51,20 @@ def survey_gates(model: nn.Module, batches: Iterable[Tensor]) -> tuple[GateLevel
     return tuple(GateLevels(name, count, count < FEWEST) for name, count in counts.items())
 
 
-class _Levels:
+class _Levels(Onlooker):
     """Hooks that note which of the 256 levels a gate's values fall on."""
 
     def __init__(self, ranges: dict[Gate, Range]) -> None:
-        # The runtime's rule: 255 equal steps over the range, which is stretched to hold zero.
-        self._steps = {
-            gate: (max(float(seen.highest.max()), 0.0) - min(float(seen.lowest.min()), 0.0)) / 255
-            for gate, seen in ranges.items()
-        }
-        self.taken = {gate: torch.zeros(2 * LEVELS, dtype=torch.bool) for gate in ranges}
-        self._handles = [gate.register_forward_pre_hook(self._see) for gate in ranges]
+        super().__init__(ranges, self._note)
+        self._steps = {gate: seen.step for gate, seen in ranges.items()}
+        self.taken = {gate: torch.zeros(2 * (STEPS + 1), dtype=torch.bool) for gate in ranges}
 
     def __enter__(self) -> "_Levels":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _see(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, Gate)
-        step = self._steps[module] or 1.0
-        levels = (gate_values(module, args[0]) / step).round().long() + LEVELS
-        self.taken[module][torch.unique(levels)] = True
+    def _note(self, gate: Gate, x: Tensor) -> None:
+        levels = int8_levels(gate_values(gate, x), self._steps[gate])
+        self.taken[gate][levels + STEPS + 1] = True
 
 
 def quantise(

@@ -1,8 +1,6 @@
 """What becomes of a gate when a model is folded: constants, a factor, or itself."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +10,9 @@ from ..attention import NAM, Half, NAMChannel, NAMSpatial, NoAttention
 from ..attention._gate import Gate, at_least_float32
 from ..errors import InputError
 from ._fold_norms import has_line, norm_line, replace, untouched
+from ._gates_watch import Range as Range
+from ._gates_watch import Watch as Watch
+from ._gates_watch import gates as gates
 
 
 class FoldedGate(Gate):
@@ -94,63 +95,6 @@ class FactorGate(Gate):
         return self.factor
 
 
-@dataclass
-class Range:
-    """What a gate's values were over images, by channel, in float64 on the gate's device.
-
-    Shape:
-        lowest, highest, total: ``(C,)``.
-    """
-
-    lowest: Tensor
-    highest: Tensor
-    total: Tensor
-    count: int  # values of each channel
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean of each channel."""
-        return self.total / self.count
-
-    @property
-    def width(self) -> float:
-        """The widest range of a channel."""
-        return float((self.highest - self.lowest).max())
-
-
-class Watch:
-    """Hooks that follow the range of gates while a model runs."""
-
-    def __init__(self, gates: Iterable[Gate]) -> None:
-        self.ranges: dict[Gate, Range] = {}
-        self._handles = [gate.register_forward_pre_hook(self._see) for gate in gates]
-
-    def __enter__(self) -> "Watch":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _see(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, Gate)
-        values = gate_values(module, args[0])
-        lowest, highest = (f(values, dim=(0, 2, 3)).double() for f in (torch.amin, torch.amax))
-        total = values.double().sum(dim=(0, 2, 3))
-        count = values.numel() // values.shape[1]
-        known = self.ranges.get(module)
-        if known is not None:
-            lowest = torch.minimum(lowest, known.lowest)
-            highest = torch.maximum(highest, known.highest)
-            total, count = total + known.total, count + known.count
-        self.ranges[module] = Range(lowest, highest, total, count)
-
-
-def gate_values(gate: Gate, x: Tensor) -> Tensor:
-    """Return what a gate multiplies ``x`` by, in the shape of ``x``."""
-    return at_least_float32(gate.gate(x.to(gate._dtype(x)))).expand_as(x)
-
-
 def split(model: nn.Module) -> None:
     """Have NAM's two gates stand one behind the other, which is what NAM computes, in place."""
     for nam in [module for module in model.modules() if type(module) is NAM]:
@@ -159,15 +103,6 @@ def split(model: nn.Module) -> None:
                 channel=nam.channel, spatial=nam.spatial
             )
             replace(model, nam, nn.Sequential(parts))
-
-
-def gates(model: nn.Module) -> Iterator[tuple[str, Gate]]:
-    """Yield the gates of a model by name, without those inside another one."""
-    inside: set[nn.Module] = set()
-    for name, module in model.named_modules():
-        if isinstance(module, Gate) and module not in inside:
-            inside.update(module.modules())
-            yield name, module
 
 
 def constant(gate: Gate) -> float | None:
