@@ -60,6 +60,7 @@ def cell(options: argparse.Namespace, criterion: str, fewer: float) -> None:
         round_to=options.round_to,
         batch=options.batch,
         train_limit=options.train_limit,
+        skip=tuple(filter(None, options.skip.split(","))),
     )
     try:
         run_slim(job, folder, progress=show)
@@ -95,14 +96,15 @@ def runtime(options: argparse.Namespace, data: ImageData) -> dict[str, Any]:
     sources = {"original": options.artifact, **{path.name: path for path in done}}
     about: dict[str, Any] = {}
     for name, source in sources.items():
-        for kind in ("float", "int8") if name in ("original", options.int8_of) else ("float",):
+        for kind in kinds(options) if name in ("original", options.int8_of) else ("float",):
             path = folder / f"{name}.{kind}.onnx"
             path.unlink(missing_ok=True)
-            if kind == "int8":
-                report = export_with(load(source), path, data, int8=True)
-                print(report, flush=True)
-            else:
+            if kind == "float":
                 report = export(load(source), path, rounds=0)
+            else:
+                how = {"tolerance": options.tolerance} if "folded" in kind else {}
+                report = export_with(load(source), path, data, int8="int8" in kind, **how)
+                print(report, flush=True)
             last = list(report.rows.values())[-1]
             about[f"{name}.{kind}"] = {"accuracy": last.accuracy, "bytes": last.bytes}
     found: dict[str, Any] = {"int8_of": options.int8_of, "files": about, "latency": []}
@@ -110,6 +112,12 @@ def runtime(options: argparse.Namespace, data: ImageData) -> dict[str, Any]:
         sessions = {name: _session(folder / f"{name}.onnx", batch, data) for name in about}
         found["latency"] += rows(interleave(sessions, ROUNDS), "original.float", batch=batch)
     return found | header()
+
+
+def kinds(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the files of the original and of the one that is looked at closely."""
+    folded = ("folded", "folded-int8") if options.tolerance else ()
+    return ("float", "int8", *folded)
 
 
 def finished(record: Path) -> bool:
@@ -149,6 +157,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning")
     parser.add_argument("--scratch-epochs", type=int, default=0, help="0 leaves this control out")
     parser.add_argument("--round-to", type=int, default=4)
+    parser.add_argument("--skip", default="", help="patterns of layers that keep their channels")
+    parser.add_argument("--tolerance", type=float, default=0, help="of gates that are folded; 0: none")
     parser.add_argument("--int8-of", default="bn-scale-2", help="which one, beside the original")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()

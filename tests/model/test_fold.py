@@ -377,6 +377,16 @@ def test_the_mean_and_the_range_are_those_of_the_data(tiny):
     assert fold_report(stays).sites[0].became == "constants"
 
 
+def test_ranges_are_those_of_the_calibration_where_it_is_given(tiny):
+    model = tiny("timm basic", "nam-channel").double().eval()
+    near, far = torch.randn(2, 3, 8, 8).double(), 9 * torch.randn(2, 3, 8, 8).double()
+    alone = fold_report(fold(model, tolerance=0.5, data=[near]))
+    both = fold_report(fold(model, tolerance=0.5, data=[far], calibration=[near]))
+    assert both.sites[0].width == alone.sites[0].width
+    assert both.error.images == 2
+    assert both.error.largest != alone.error.largest  # measured on the data all the same
+
+
 def test_a_factor_passes_the_gate_in_front_of_it(tiny, images):
     """The pixels' gate is constant, the channels' is not: the mean still gets to the conv."""
     model = tiny("timm basic", "nam").double().eval()

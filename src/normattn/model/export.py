@@ -59,8 +59,8 @@ def export(
         int8: whether to quantise.
         data: batches of ``(inputs, labels)``, normalised as for training, on which the forms are
             compared and their accuracy is measured; noise without any.
-        calibration: batches for int8's ranges, of the training split; by default ``data``. The
-            first 512 images are used.
+        calibration: batches for the ranges of int8 and of gates, of the training split; by default
+            ``data``. int8 uses the first 512 images.
         tolerance: of `normattn.fold`; None folds what is exact.
         input_size: side, or (H, W), of the images where there are no data.
         classes: the name of each output, for the file's metadata; a loaded model knows its own.
@@ -83,7 +83,9 @@ def export(
         _, height, width = preprocessing["input_size"]
         input_size = (height, width)
     source = _in_float32(model)
-    folded = fold(source, tolerance=tolerance, data=data, input_size=input_size)
+    folded = fold(
+        source, tolerance=tolerance, data=data, calibration=calibration, input_size=input_size
+    )
     images = noise(source, input_size) if data is None else _first(source, data)
     about = describe_model(model, images, classes, preprocessing)
     check_output(folded, images, about)

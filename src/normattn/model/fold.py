@@ -31,6 +31,7 @@ def fold(
     *,
     tolerance: float | None = None,
     data: Batches | None = None,
+    calibration: Batches | None = None,
     input_size: InputSize | None = None,
 ) -> nn.Module:
     """Return a copy of a model for inference alone: the same function in fewer operations.
@@ -41,7 +42,7 @@ def fold(
     Who feeds whom is found by running the model once, so no symbolic trace is needed.
 
     With a tolerance, attention that is nearly constant costs nothing any more: where the values of
-    a gate on ``data`` stay, channel by channel, within a range narrower than ``tolerance``, the
+    a gate on real images stay, channel by channel, within a range narrower than ``tolerance``, the
     gate becomes its mean. What that changes is measured: see `fold_report`.
 
     Args:
@@ -49,6 +50,9 @@ def fold(
         tolerance: a width of gates; None folds what is exact, and no more.
         data: batches of ``(inputs, labels)``, normalised as for training; a list or a DataLoader.
             The error is measured on them, otherwise on noise.
+        calibration: batches on which the ranges of gates are measured, best of the training split:
+            a mean that was taken on the images of the error makes it look smaller. By default
+            ``data``.
         input_size: side, or (H, W), of the images where there are no data; by default what the host
             was made for, or 224.
 
@@ -74,7 +78,7 @@ def fold(
         >>> fold_report(folded).norms
         19
     """
-    _check(model, tolerance, data)
+    _check(model, tolerance, data, calibration)
     folded = unfuse(copy.deepcopy(model))
     for module in folded.modules():
         module.training = False
@@ -83,7 +87,8 @@ def fold(
     split(folded)
     trace = trace_feeds(folded, images[:1])
     taken, left = fold_norms(folded, trace)
-    ranges = _ranges(folded, data) if data is not None else {}
+    watched = data if calibration is None else calibration
+    ranges = _ranges(folded, watched) if watched is not None else {}
     found = Folding(folded, trace, taken, ranges, tolerance).all(sites)
     staying = dict(folded.named_modules())
     left = [each for each in left if each[0] in staying]  # not those that were a gate's own
@@ -110,10 +115,16 @@ def fold_report(model: nn.Module) -> FoldReport:
     return report
 
 
-def _check(model: nn.Module, tolerance: float | None, data: Batches | None) -> None:
+def _check(
+    model: nn.Module,
+    tolerance: float | None,
+    data: Batches | None,
+    calibration: Batches | None,
+) -> None:
     refuse_unfoldable("fold", model)
-    if data is not None:
-        check_batches("fold", data)
+    for batches in (data, calibration):
+        if batches is not None:
+            check_batches("fold", batches)
     if tolerance is None:
         return
     number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)

@@ -46,7 +46,7 @@ def export_with(
     int8: bool = False,
     tolerance: float | None = None,
 ) -> ExportReport:
-    """Export a model, checked on the validation split; int8 takes its ranges from the training one.
+    """Export a model, checked on the validation split; ranges are those of the training split.
 
     Args:
         model: a classifier of the classes of ``data``, as `normattn.load` gives it.
@@ -61,6 +61,7 @@ def export_with(
         Fault: the file's outputs are not the model's.
     """
     loaded = attached(model)
+    ranges = int8 or tolerance is not None
     known = loaded is not None and loaded.given is not None  # to `export`, with crop and all
     return export(
         model,
@@ -68,7 +69,7 @@ def export_with(
         to,
         int8=int8,
         data=Normalised(data, "val"),
-        calibration=Normalised(data, "train", CALIBRATION_IMAGES) if int8 else None,
+        calibration=Normalised(data, "train", CALIBRATION_IMAGES) if ranges else None,
         tolerance=tolerance,
         classes=data.classes,
         preprocessing=None
