@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import json
+import sys
 
 import pytest
 from rich.console import Console
@@ -139,6 +141,35 @@ def test_where_nothing_can_be_drawn_in_place_there_are_lines(monkeypatch, tmp_pa
     with display(False, run=tmp_path) as show:
         show(EPOCH | TRIAL)
     assert screen.file.getvalue() == f"{describe(EPOCH | TRIAL)}\n"
+
+
+def test_event_files_stand_beside_the_histories_and_events_are_shown_as_before(tmp_path, capsys):
+    pytest.importorskip("tensorboard", reason="event files need the extra `tensorboard`")
+    record = {"epoch": 1, "train_loss": 0.5}
+    (tmp_path / "history.jsonl").write_text(json.dumps(record) + "\n")
+    with display(True, tensorboard=tmp_path) as show:
+        show(EPOCH | TRIAL)
+    assert json.loads(capsys.readouterr().out) == EPOCH | TRIAL
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+
+
+WORK = ("--data", "digits", "--host", "resnet20", "--stem", "cifar", "--attention", "none")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", *WORK),
+        ("compare", *WORK),
+        ("slim", "nothing", "--data", "digits", "--flops", "0.5"),
+    ],
+)
+def test_without_tensorboard_it_is_refused_before_any_work(refused, tmp_path, monkeypatch, command):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    sentence = refused(*command, "--tensorboard", "--out", tmp_path / "out")
+    assert "pip install 'normattn[tensorboard]'" in sentence
+    assert not (tmp_path / "out").exists()
 
 
 ROUND = {"round": 2, "rounds": 3}
