@@ -12,9 +12,13 @@ from torch.testing import assert_close
 
 import normattn
 from normattn.comparison import _removal_run
+from normattn.comparison._chart_files import as_file
 from normattn.comparison._removal_mask import inexact, without
+from normattn.comparison._removal_page import removal_document
+from normattn.comparison._removal_picture import curve_rows, draw_curves
 from normattn.comparison._removal_records import LEAST, MOST, RANDOM, Point, RemovalRecords
 from normattn.comparison._removal_run import _first, _ranked
+from normattn.comparison._removal_summary import curves
 from normattn.comparison.removal import (
     Removal,
     missing,
@@ -401,10 +405,15 @@ def test_a_criterion_that_is_not_finished_has_no_row_but_is_named():
 def test_the_page_and_the_picture_come_from_the_record_alone_and_show_text_as_text(tmp_path):
     recorded(80.0, 40.0, 60.0, 61.0, 62.0).write(tmp_path)
     page = write_removal(tmp_path).read_text()
-    assert r"a\_host\|&lt;b&gt;" in page
-    assert "| bn-scale | 1 of 1 | 80.0 | 61.0 | 40.0 | +19.0 ±" in page
-    assert "| 30.0 | 80.0 | 61.0 (60.0 to 62.0) | 40.0 |" in page
-    assert "of which it says nothing (no norm): b." in page
+    assert "a_host|&lt;b&gt;" in page
+    assert "a_host|<b>" not in page
+    words = (tmp_path / "salience.md").read_text()
+    assert r"a\_host\|&lt;b&gt;" in words
+    assert "| bn-scale | 1 of 1 | 80.0 | 61.0 | 40.0 | +19.0 ±" in words
+    assert "| 30.0 | 80.0 | 61.0 (60.0 to 62.0) | 40.0 |" in words
+    assert "of which it says nothing (no norm): b." in words
+    assert "| bn-scale | b | no norm; by magnitude |" in words
+    assert "](salience.svg)" in words
     picture = (tmp_path / "salience.svg").read_text()
     texts = {e.text for e in ElementTree.fromstring(picture).iter() if e.tag.endswith("text")}
     assert {"bn-scale (1 groups)", "least salient first", "most salient first"} <= texts
@@ -416,6 +425,85 @@ def test_a_record_without_a_finished_criterion_has_a_page_too(tmp_path):
     record = recorded(80.0, 40.0, 60.0, 60.0)
     record.points.pop()
     record.write(tmp_path)
-    assert "No criterion is finished." in write_removal(tmp_path).read_text()
+    page = write_removal(tmp_path).read_text()
+    assert "No criterion is finished." in page
+    assert "bn-scale: not finished" in page
     assert not (tmp_path / "salience.svg").exists()
     assert removal_table(record).row_count == 0
+
+
+def test_the_curves_of_a_chart_are_the_points_of_the_record():
+    found = curves(recorded(80.0, 40.0, 60.0, 61.0, 65.0), "bn-scale")
+    rows = {row["order"]: row for row in curve_rows(found) if row["removed"] == 30}
+    assert {order: row["accuracy"] for order, row in rows.items()} == {
+        "least salient first": 80.0, "most salient first": 40.0, "random (and its range)": 62.0,
+    }  # fmt: skip
+    spread = rows["random (and its range)"]
+    assert (spread["lowest"], spread["highest"]) == (60.0, 65.0)
+    marks = ElementTree.fromstring(as_file(draw_curves(found, 10.0), "svg"))
+    points = [e for e in marks.iter() if e.get("aria-roledescription") == "point"]
+    assert len(points) == 6  # three orders, the whole model and 30 %
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (recorded(80.0, 40.0, 60.0, 61.0, 62.0), "By bn-scale, yes: removing least-salient first"),
+        (recorded(40.0, 80.0, 60.0, 61.0, 62.0), "By bn-scale, no, it misleads: "),
+        (recorded(63.0, 60.0, 60.0, 61.0, 62.0), "By bn-scale, no more than chance does: "),
+        (recorded(14.0, 10.0, 10.0, 10.0, 10.0), "By bn-scale, nothing can be told: "),
+        (recorded(80.0, 40.0, 60.0), "By bn-scale, nobody can say, with one random order: "),
+        (
+            recorded(80.0, 40.0, 60.0, 61.0, criterion="taylor"),
+            "No criterion that is made of",
+        ),
+    ],
+)
+def test_the_page_answers_whether_the_scale_factor_knows(record, words):
+    first, second = removal_document(record).verdict
+    assert words in first
+    assert second.startswith("Over all fractions ")
+
+
+def test_the_best_criterion_is_named_only_where_chance_does_not_explain_it():
+    sure = removal_document(recorded(80.0, 40.0, 60.0, 60.0)).verdict[1]
+    assert "bn-scale separates them best: least-salient first keeps 20.0 points more" in sure
+    unsure = removal_document(recorded(64.0, 60.0, 40.0, 80.0)).verdict[1]
+    assert unsure == "Over all fractions no criterion separates channels better than chance."
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content.update(format=9), "salience.json is of format 9"),
+        (
+            lambda content: content["points"].append({"order": "spiral"}),
+            "1 point holds no ",
+        ),
+        (
+            lambda content: content["points"][1].update(accuracy=float("nan")),
+            "1 point holds no ",
+        ),
+        (lambda content: content["run"].update(settings=None), "which fractions were removed"),
+        (lambda content: content["about"].clear(), "how many classes there are"),
+        (lambda content: content["points"].pop(0), "what the whole model&#39;s accuracy is"),
+        (
+            lambda content: content.update(criteria={"nam": {"scope": 7}}),
+            "which groups it was",
+        ),
+        (lambda content: content.update(groups=[], refused={"a": 1}, inexact=3), "Which channels"),
+    ],
+)
+def test_what_a_page_cannot_read_of_a_record_is_said_and_the_rest_is_shown(tmp_path, change, said):
+    recorded(80.0, 40.0, 60.0, 61.0).write(tmp_path)
+    content = json.loads((tmp_path / "salience.json").read_text())
+    change(content)
+    (tmp_path / "salience.json").write_text(json.dumps(content))
+    assert said in write_removal(tmp_path).read_text()
+
+
+def test_of_a_torn_record_there_is_a_page_that_says_so_and_of_none_there_is_none(tmp_path):
+    (tmp_path / "salience.json").write_text('{"format": 1, "poin')
+    assert "salience.json cannot be read" in write_removal(tmp_path).read_text()
+    with pytest.raises(RunError, match=r"salience\.json"):
+        write_removal(tmp_path / "nowhere")

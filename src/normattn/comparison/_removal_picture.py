@@ -1,72 +1,106 @@
-"""The picture of removal curves: a panel a criterion, readable on light and dark pages."""
+"""The charts of removal curves: a panel a criterion, and the areas between the curves."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import altair as alt
 
-from ._removal_summary import Curves
+from ._page_charts import printable
+from ._page_look import ACCENT, INK, MUTED, WORSE
+from ._removal_summary import Curves, Row
 
-INK, MUTED, ACCENT = "#6e7781", "#8c959f", "#3b6fd4"
+FIRST, CHANCE, LAST = "least salient first", "random (and its range)", "most salient first"
+_ORDERS = alt.Scale(domain=[FIRST, CHANCE, LAST], range=[ACCENT, MUTED, WORSE])
+_DASHES = alt.Scale(domain=[FIRST, CHANCE, LAST], range=[[1, 0], [1, 0], [5, 3]])
 _ACROSS = 3
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "normattn",  # the same numbers give the same bytes
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.labelcolor": INK,
-}
 
 
-def draw(found: Sequence[Curves], guess: float) -> str:
-    """Return an SVG file: accuracy against the share removed, a panel for each criterion.
+def curve_rows(found: Curves) -> list[dict[str, Any]]:
+    """Return a row a point: the order, the share removed and the accuracy, both in percent."""
+    rows: list[dict[str, Any]] = []
+    for order, curve in ((FIRST, found.least), (CHANCE, found.random), (LAST, found.most)):
+        for place, (share, accuracy) in enumerate(curve):
+            row = {"order": order, "removed": 100 * share, "accuracy": accuracy}
+            if order == CHANCE:
+                row |= {"lowest": found.lowest[place], "highest": found.highest[place]}
+            rows.append(row)
+    return rows
+
+
+def draw_curves(found: Curves, guess: float) -> Any:
+    """Return one criterion's chart: accuracy against the share of channels removed.
+
+    Args:
+        found: its curves.
+        guess: the accuracy of guessing, in percent.
+    """
+    x = alt.X("removed:Q", title="channels removed (%)", scale=alt.Scale(nice=False))
+    y = alt.Y("accuracy:Q", title="top-1 accuracy (%)", scale=alt.Scale(domain=[0, 100]))
+    base = alt.Chart(alt.InlineData(values=curve_rows(found)))
+    chance = base.transform_filter(alt.datum.order == CHANCE)
+    band = chance.mark_area(color=MUTED, opacity=0.3).encode(
+        x, alt.Y("lowest:Q", title="top-1 accuracy (%)"), alt.Y2("highest:Q")
+    )
+    legend = alt.Legend(title=None, orient="top", columns=1, symbolType="stroke")
+    lines = base.mark_line(point=alt.OverlayMarkDef(size=24)).encode(
+        x,
+        y,
+        alt.Color("order:N", scale=_ORDERS, legend=legend),
+        alt.StrokeDash("order:N", scale=_DASHES, legend=legend),
+        tooltip=[
+            "order:N",
+            alt.Tooltip("removed:Q", format=".1f"),
+            alt.Tooltip("accuracy:Q", format=".2f"),
+        ],
+    )
+    floor = alt.Chart(alt.InlineData(values=[{"guess": guess}]))
+    guessing = floor.mark_rule(color=MUTED, strokeDash=[1, 3]).encode(alt.Y("guess:Q"))
+    return alt.layer(band, guessing, lines).properties(width="container", height=220)
+
+
+def draw(found: Sequence[Curves], guess: float) -> Any:
+    """Return all criteria's panels as one chart, for a file of its own.
 
     Args:
         found: the criteria's curves, at least one.
         guess: the accuracy of guessing, in percent.
     """
-    across = min(len(found), _ACROSS)
-    down = -(-len(found) // across)
-    buffer = io.BytesIO()
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(3.0 * across + 0.4, 2.5 * down + 0.6), layout="constrained")
-        grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flatten()
-        for axes in grid[len(found) :]:
-            axes.set_axis_off()
-        for axes, curves in zip(grid, found, strict=False):
-            _panel(axes, curves, guess)
-        handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-        figure.supxlabel("channels removed (%)", color=INK, fontsize=10)
-        figure.supylabel("top-1 accuracy (%)", color=INK, fontsize=10)
-        metadata = {"Date": None, "Creator": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    return buffer.getvalue().decode()
+    panels = [
+        draw_curves(curves, guess).properties(
+            width=230, height=190, title=f"{printable(curves.criterion)} ({curves.groups} groups)"
+        )
+        for curves in found
+    ]
+    return alt.concat(*panels, columns=min(len(panels), _ACROSS)).resolve_scale(
+        color="shared", strokeDash="shared"
+    )
 
 
-def _panel(axes: Axes, curves: Curves, guess: float) -> None:
-    shares = [100 * share for share, _ in curves.random]
-    axes.axhline(guess, color=MUTED, linewidth=0.8, linestyle=(0, (1, 3)))
-    axes.fill_between(shares, curves.lowest, curves.highest, color=MUTED, alpha=0.3, linewidth=0)
-    for curve, label, style in (
-        (curves.least, "least salient first", {"color": ACCENT, "linewidth": 2.0}),
-        (curves.random, "random (and its range)", {"color": INK, "linewidth": 1.0}),
-        (curves.most, "most salient first", {"color": ACCENT, "linestyle": (0, (4, 2))}),
-    ):
-        xs, ys = zip(*curve, strict=True)
-        line: dict[str, Any] = {"linewidth": 1.4, **style}
-        axes.plot([100 * x for x in xs], ys, label=label, **line)
-    axes.set_title(f"{curves.criterion} ({curves.groups} groups)", fontsize=10)
-    axes.set_ylim(0, 101)
+def area_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the areas, each with what two random orders differ by; none for a single one."""
+    found = []
+    for row in rows:
+        chance = row.area_chance
+        span = {} if chance is None else {"low": -chance, "high": chance}
+        found.append({"criterion": printable(row.criterion), "area": row.area, **span})
+    return sorted(found, key=lambda row: -float(row["area"]))
+
+
+def draw_areas(rows: Sequence[Row]) -> Any:
+    """Return the chart of the areas between the curves, over the range that chance explains."""
+    found = area_rows(rows)
+    order = [row["criterion"] for row in found]
+    base = alt.Chart(alt.InlineData(values=found)).encode(
+        alt.Y("criterion:N", sort=order, title=None)
+    )
+    within = base.mark_bar(color=MUTED, opacity=0.35, height=alt.RelativeBandSize(0.9)).encode(
+        alt.X("low:Q", title="area between the curves (points)"), alt.X2("high:Q")
+    )
+    bars = base.mark_bar(color=ACCENT, height=alt.RelativeBandSize(0.45)).encode(
+        alt.X("area:Q"),
+        tooltip=["criterion:N", alt.Tooltip("area:Q", format=".2f"), "low:Q", "high:Q"],
+    )
+    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=INK)
+    return alt.layer(within, bars, zero.encode(alt.X("zero:Q"))).properties(
+        width="container", height=alt.Step(26)
+    )

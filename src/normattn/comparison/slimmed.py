@@ -1,16 +1,14 @@
-"""What a slimming brought and what it cost: a table, a picture and a page, from its record alone.
+"""What a slimming brought and what it cost: a table, a picture and a page, from its records alone.
 
 ::
 
     FOLDER/profile.json         latency of both models, interleaved, measured once
            model.onnx, export.json      where it was exported
-           slim.md              the table, the rounds, how to run it again (`slimmed_page.py`)
-           slim.png, slim.svg   the width of every layer, before and after
+           report.html, slim.md the page: what it brought, how, and how to do it again
+           slim.png, slim.svg   the width of every layer, before and after (`slimmed_page.py`)
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +18,21 @@ from rich.text import Text
 
 from .. import _files
 from ..errors import InputError, RunError
+from ..model._runtimes import TORCH, check_runtime, in_runtime, label, version_of
 from ..model.artifact import load, read_info
 from ..model.profile import latency
 from ..training._slimming_start import open_for
 from ..training.exporting import export_with
 from ..training.slimming import SlimJob
-from .costs import BATCHES
+from ._slimmed_lines import CAPTION, batches, runtime
+from ._slimmed_lines import lines as lines
 from .protocol import trial_folder
 from .records import RunRecords
 from .sections import errors_by_seed
-from .table import NOTHING, _signed
 
 _SECONDS = 10.0  # what the timing of one batch size may take, if the fewest rounds fit in
 _ROUNDS = (5, 50)
 _WARM_UP = 3  # passes of each model that `latency` makes before it times
-
-CAPTION = (
-    "Ratio: how many times less; of accuracy, the difference in points. Latencies are medians of "
-    "one interleaved run of both models as they are loaded, with as many threads as the plan had."
-)
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of the table, in words; ``tone`` is ``better``, ``worse`` or nothing."""
-
-    name: str
-    before: str
-    after: str
-    ratio: str
-    tone: str = ""
 
 
 def measure(folder: Path | str, original: Path | str) -> dict[str, Any]:
@@ -69,13 +52,9 @@ def measure(folder: Path | str, original: Path | str) -> dict[str, Any]:
     models = {"before": load(original), "after": load(folder)}
     found: dict[str, Any] = {**machine, "latency": {}, "notes": []}
     size = (data["channels"], *data["size"])
-    for batch in sorted({*BATCHES, record["job"]["batch"]}):
-        try:
-            times = _time(models, size, batch, machine)
-        except (InputError, RuntimeError) as error:
-            found["notes"].append(f"Latency with batch {batch} could not be timed ({error}).")
-        else:
-            found["latency"][str(batch)] = times
+    found["latency"] = _times(models, size, record, machine, found["notes"])
+    if runtime(record) != TORCH:
+        found["runtime"] = _in_runtime(models, size, record, found["notes"])
     _files.write_json(path, found)
     return found
 
@@ -94,6 +73,42 @@ def _time(
         label: {"median": t.median, "p20": t.p20, "p80": t.p80, "ratio": t.ratio}
         for label, t in times.items()
     }
+
+
+def _times(
+    models: Mapping[str, Any],
+    size: tuple[int, ...],
+    record: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    notes: list[str],
+    where: str = "",
+) -> dict[str, Any]:
+    """Time both with each batch size; what could not be timed is noted."""
+    found = {}
+    for batch in batches(record):
+        try:
+            found[str(batch)] = _time(models, size, batch, machine)
+        except (InputError, RuntimeError) as error:
+            notes.append(f"Latency{where} with batch {batch} could not be timed ({error}).")
+    return found
+
+
+def _in_runtime(
+    models: Mapping[str, Any], size: tuple[int, ...], record: Mapping[str, Any], notes: list[str]
+) -> dict[str, Any]:
+    """Time both where the target's latency counted, on the CPU."""
+    name, machine = runtime(record), {**record["machine"], "device": "cpu"}
+    found: dict[str, Any] = {"name": name, "label": label(name), "latency": {}}
+    where, threads = f" in {label(name)}", machine["threads"]
+    try:
+        check_runtime("slim", name)
+        found["version"] = version_of(name)
+        loaded = {k: in_runtime(m, size, name, threads=threads) for k, m in models.items()}
+    except (InputError, RuntimeError) as error:
+        notes.append(f"Latency{where} could not be timed ({error}).")
+    else:
+        found["latency"] = _times(loaded, size, record, machine, notes, where)
+    return found
 
 
 def read(folder: Path | str) -> dict[str, Any]:
@@ -115,35 +130,6 @@ def read(folder: Path | str) -> dict[str, Any]:
             "Finish it with the command that began it."
         )
     return record
-
-
-def lines(record: Mapping[str, Any], profile: Mapping[str, Any]) -> tuple[Line, ...]:
-    """Return the table: accuracy, parameters, multiply-adds, latencies, size of the file."""
-    before, after = record["original"], record["result"]
-    drop = record["drop"]
-    had, has = (f"{100 - side['metrics']['top1_error']:.2f}" for side in (before, after))
-    tone = "" if abs(drop) < 0.005 else "worse" if drop > 0 else "better"
-    found = [Line("Top-1 accuracy (%)", had, has, _signed(-drop), tone)]
-    for name, key in {"Parameters": "parameters", "Multiply-adds": "paper_macs"}.items():
-        found.append(_counts(name, before["cost"][key], after["cost"][key]))
-    for batch in map(str, sorted({*BATCHES, record["job"]["batch"]})):
-        name, times = f"Latency, batch {batch} (ms)", profile["latency"].get(batch)
-        if times is None:
-            found.append(Line(name, NOTHING, NOTHING, NOTHING))
-            continue
-        had, has = (f"{times[side]['median'] * 1e3:.2f}" for side in ("before", "after"))
-        found.append(Line(name, had, has, *_times_less(1 / times["after"]["ratio"])))
-    found.append(_counts("File (bytes)", before["bytes"], after["bytes"]))
-    return tuple(found)
-
-
-def _counts(name: str, before: int, after: int) -> Line:
-    return Line(name, f"{before:,}", f"{after:,}", *_times_less(before / after))
-
-
-def _times_less(ratio: float) -> tuple[str, str]:
-    tone = "" if math.isclose(ratio, 1, abs_tol=0.005) else "better" if ratio > 1 else "worse"
-    return f"{ratio:.2f}×", tone
 
 
 def slimmed_table(record: Mapping[str, Any], profile: Mapping[str, Any]) -> Table:
