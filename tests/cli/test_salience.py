@@ -69,6 +69,14 @@ def test_as_json_the_last_line_holds_every_criterion(run, artifact, tmp_path):
     assert "nam is not tested on 9 of 12 groups" in result.stderr
 
 
+def test_the_fractions_that_were_asked_for_are_removed(run, artifact, tmp_path):
+    arguments = (artifact, "--data", "digits", "--out", tmp_path / "x", *QUICK)
+    result = run(*arguments, "--criteria", "bn-scale", "--fractions", "0.125,0.5")
+    assert result.exit_code == 0, result.output
+    points = json.loads((tmp_path / "x" / "salience.json").read_text())["points"]
+    assert {point["fraction"] for point in points} == {0.0, 0.125, 0.5}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -77,6 +85,8 @@ def test_as_json_the_last_line_holds_every_criterion(run, artifact, tmp_path):
         (("--limit", "0"), "expected limit of 1 or more, got 0"),
         (("--limit", "99999"), "validation images of digits, got 99999"),
         (("--scope", "mine"), "expected a known scope, got 'mine'"),
+        (("--fractions", "a,0.5"), "expected fractions as numbers, comma-separated, got 'a,0.5'"),
+        (("--fractions", "0.5,0.1"), "in ascending order, got 0.5, 0.1"),
     ],
 )
 def test_bad_options_are_refused_in_a_sentence(run, artifact, tmp_path, options, message):

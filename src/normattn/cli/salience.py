@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import ConfigError
 from . import _common, _options, _progress
 
 if TYPE_CHECKING:
@@ -43,6 +44,15 @@ def salience(
             metavar="RULE",
         ),
     ] = "own",
+    fractions: Annotated[
+        str,
+        typer.Option(
+            help="Which fractions of each group's channels to remove, ascending, comma-separated; "
+            "nine between 0.05 and 0.9 by default.",
+            metavar="F,F,...",
+            show_default=False,
+        ),
+    ] = "",
     draws: Annotated[int, typer.Option(help="Random orders to compare with.", metavar="N")] = 5,
     calibration: Annotated[
         int, typer.Option(help="Training images that taylor and gate look at.", metavar="N")
@@ -65,13 +75,24 @@ def salience(
     from ..model.artifact import load
 
     names = () if criteria == "all" else tuple(name.strip() for name in criteria.split(","))
-    removal = Removal(names, limit, calibration, draws, scope, seed=seed)
+    asked = {"fractions": _numbers(fractions)} if fractions else {}
+    removal = Removal(names, limit, calibration, draws, scope, seed=seed, **asked)
     images = _common.images_for("salience", artifact, data, on_bad_image)
     with _common.resumable(ctx), _progress.display(json) as progress:
         records = removal_curves(
             load(artifact), images, out, removal, device=device, progress=progress
         )
     _show(records, out, json)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"salience: expected fractions as numbers, comma-separated, got {text!r}. "
+            "Write them as 0.05,0.1,0.2."
+        ) from None
 
 
 def _show(records: "RemovalRecords", out: Path, json: bool) -> None:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from ._removal_records import LEAST, MOST, RANDOM, Point, RemovalRecords
 
-REFERENCE = 0.3  # the fraction that sentences are about, or the measured one that is nearest
+REFERENCE = 0.1  # the fraction that sentences are about, or the measured one that is nearest
 _GUESSING = 5.0  # points above pure guessing, up to which nothing is left of a model
 
 
