@@ -17,7 +17,7 @@ import vl_convert
 from ..errors import InputError
 from . import _page_look
 
-STILL_WIDTH = 640  # pixels
+STILL_WIDTHS = (430, 720)  # pixels, of a chart in a column and of a wide one
 _STILL_ROWS = 20_000  # of data: above, a still picture is as large as the page may be
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -73,23 +73,23 @@ def compact(spec: Mapping[str, Any]) -> dict[str, Any]:
     return small
 
 
-def still(spec: Mapping[str, Any]) -> str:
+def still(spec: Mapping[str, Any], *, wide: bool) -> str:
     """Return the chart as a picture's address, ``data:`` and all; nothing where it is too large."""
     if sum(len(rows) for rows in _tables(spec)) > _STILL_ROWS:
         return ""
-    fixed = {**_fixed_width(spec), "config": {**_page_look.config(), "background": "white"}}
+    fixed = {**_fixed_width(spec, STILL_WIDTHS[wide]), "config": {**_page_look.config(), "background": "white"}}
     svg = vl_convert.vegalite_to_svg(fixed)
     return "data:image/svg+xml," + quote(svg, safe=" !$()*+,-./:;=?@[]^_`{|}~")
 
 
-def _fixed_width(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _fixed_width(spec: Mapping[str, Any], pixels: int) -> dict[str, Any]:
     """A picture has no container to fill: give it a width."""
     parts = {
-        key: [_fixed_width(part) for part in spec[key]]
+        key: [_fixed_width(part, pixels) for part in spec[key]]
         for key in ("layer", "vconcat", "hconcat", "concat")
         if key in spec
     }
-    width = {"width": STILL_WIDTH} if spec.get("width") == "container" else {}
+    width = {"width": pixels} if spec.get("width") == "container" else {}
     return {**spec, **parts, **width}
 
 

@@ -26,7 +26,7 @@ from ._page_text import environment
 
 NOTHING = "–"
 _SLUG = re.compile(r"(section )?[a-z0-9][a-z0-9-]*")
-STILLS = 900_000  # characters of still pictures in a page: with the bundle it stays below 3 MB
+STILLS = 500_000  # characters of still pictures in a page: with the bundle it stays below 3 MB
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,9 @@ def render_page(document: Document) -> str:
         InputError: a name stands twice, or a chart's data is not inside it.
     """
     _check_names(document)
-    specs = {
-        item.name: _page_charts.specification(item.name, item.chart, item.text)
-        for section in document.sections
-        for item in section.items
-        if isinstance(item, Chart)
-    }
+    charts = [i for section in document.sections for i in section.items if isinstance(i, Chart)]
+    specs = {i.name: _page_charts.specification(i.name, i.chart, i.text) for i in charts}
+    stills = {i.name: _page_charts.still(specs[i.name], wide=i.wide) for i in charts}
     style = _source("page.css").replace("LIGHT;", _page_look.variables(dark=False))
     return environment("page.html.j2").get_template("page.html.j2").render(
         page=document,
@@ -183,7 +180,7 @@ def render_page(document: Document) -> str:
         script=Markup(_source("_page_script.html.j2")),
         look={"config": _page_look.config(), "swap": _page_look.swaps()},
         specs={name: _page_charts.compact(spec) for name, spec in specs.items()},
-        stills=_stills(specs),
+        stills=_kept(stills),
     )  # fmt: skip
 
 
@@ -206,13 +203,12 @@ def _check_names(document: Document) -> None:
             found.append(name)
 
 
-def _stills(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Draw still pictures, the small ones first to stay, as long as the page has room."""
-    drawn = {name: _page_charts.still(spec) for name, spec in specs.items()}
+def _kept(stills: Mapping[str, str]) -> dict[str, str]:
+    """Return still pictures, the small ones first to stay, as long as the page has room."""
     room, kept = STILLS, {}
-    for name in sorted(drawn, key=lambda name: len(drawn[name])):
-        room -= len(drawn[name])
-        kept[name] = drawn[name] if room >= 0 else ""
+    for name in sorted(stills, key=lambda name: len(stills[name])):
+        room -= len(stills[name])
+        kept[name] = stills[name] if room >= 0 else ""
     return kept
 
 

@@ -1,48 +1,24 @@
 """The report of a run, finished or not: one page, its Markdown, and a row for each trial.
 
-``write_report`` reads the records and nothing else. ``Page`` holds everything that the templates
-show, as plain text and pictures: a new section is a function that returns a ``Group``.
+``write_report`` reads the records and nothing else. What the page shows is a ``Document``: a new
+section is a function of ``sections.py``.
 """
 
 import csv
 import io
-import re
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .. import _files
 from . import facts, sections
+from ._page_text import environment as _environment  # noqa: F401 - for pages not yet documents
+from .page import Document, render_markdown, render_page
 from .records import RunRecords, read_run
-from .sections import Group
 from .statistics import Summary, summarise
-from .table import Cell, Column, caption, columns
 
 _CSV = (
     "mechanism", "seed", "status", "parameters", "macs", "paper_macs", "top1_error", "top5_error",
     "loss", "best_top1_error", "epochs", "images_per_second",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Page:
-    """What the templates show."""
-
-    title: str
-    verdict: tuple[str, ...]
-    about: str
-    incomplete: tuple[str, ...]
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    caption: str
-    groups: tuple[Group, ...]
-    unequal: tuple[str, ...]
-    facts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    notes: tuple[str, ...]
-    command: str
-    again: str
 
 
 def write_report(folder: Path | str) -> Path:
@@ -56,41 +32,30 @@ def write_report(folder: Path | str) -> Path:
     folder = Path(folder)
     records = read_run(folder)
     summary = summarise(records)
-    page = build_page(records, summary)
+    document = build_document(records, summary)
     for name, content in {
         "results.csv": results_csv(records, summary),
-        "report.md": render("report.md.j2", page),
-        "report.html": render("report.html.j2", page),
+        "report.md": render_markdown(document),
+        "report.html": render_page(document),
     }.items():
         # A file name that is no UTF-8 reaches us with lone surrogates, which no file can hold.
         _files.write_bytes(folder / name, content.encode(errors="replace"))
     return folder / "report.html"
 
 
-def build_page(records: RunRecords, summary: Summary) -> Page:
+def build_document(records: RunRecords, summary: Summary) -> Document:
     """Gather what the page shows."""
     protocol = records.protocol
-    found = columns(summary)
-    return Page(
+    return Document(
         title=f"Attention in {protocol.host} on {protocol.data}",
+        kind="comparison of attention mechanisms",
         verdict=sections.verdict(summary),
         about=facts.about(records),
-        incomplete=facts.incomplete(records, summary),
-        columns=found,
-        rows=tuple(zip(*(column.cells for column in found), strict=True)),
-        caption=caption(summary),
-        groups=sections.groups(records, summary),
-        unequal=summary.unequal or ("Nothing that the records show.",),
-        facts=facts.held_equal(records),
-        notes=facts.notes(records),
+        missing=facts.incomplete(records, summary),
+        sections=sections.sections(records, summary),
         command=facts.command(protocol),
         again=facts.again(protocol),
     )
-
-
-def render(template: str, page: Page) -> str:
-    """Fill a template; whatever a record holds is shown as text, never taken as markup."""
-    return _environment(template).get_template(template).render(page=page)
 
 
 def results_csv(records: RunRecords, summary: Summary) -> str:
@@ -120,37 +85,3 @@ def _inert(value: object) -> object:
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return value
-
-
-@cache
-def _environment(template: str) -> Environment:
-    markdown = template.endswith(".md.j2")
-    environment = Environment(
-        loader=PackageLoader("normattn.comparison", ""),
-        autoescape=not markdown,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        finalize=_markdown if markdown else None,
-    )
-    environment.filters["code"] = _fenced
-    return environment
-
-
-class _Code(str):
-    """Text that is already safe inside a fence."""
-
-    __slots__ = ()
-
-
-def _fenced(text: str) -> _Code:
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return _Code(f"{fence}\n{text}\n{fence}")
-
-
-def _markdown(value: object) -> object:
-    """Escape what Markdown or the HTML inside it would act on, and keep a cell on one line."""
-    if not isinstance(value, str) or isinstance(value, _Code):
-        return value
-    text = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", " ".join(value.split()))
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

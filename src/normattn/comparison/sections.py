@@ -1,29 +1,15 @@
-"""What the report says first, in words, and its groups of figures."""
+"""What a comparison's page says first, in words, and its sections. A new one is one function."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
-from .figures import Mark, Series, curves, intervals, tradeoff
+from . import _sections_epochs, _sections_gates, charts, facts
+from ._lenient import number
+from .page import Cell, Chart, Column, Facts, Lines, Section, Table
 from .records import RunRecords, TrialRecord
 from .statistics import Estimate, Row, Summary
-from .svg import BETTER, INK, MUTED, WORSE, Picture
-from .table import spread
+from .table import caption, columns, spread, tone
 
-_COLORS = {"better": BETTER, "worse": WORSE}
-_CURVES = (("top1_error", "Validation error (%)"), ("train_loss", "Training loss"))
-
-
-@dataclass(frozen=True)
-class Group:
-    """A section of figures; ``nothing`` is said where there are none."""
-
-    name: str
-    title: str
-    intro: str
-    layout: str  # the style sheet's class: "figures" or "panels"
-    pictures: tuple[Picture, ...]
-    nothing: str
+_NAMES = 12  # of a long list
 
 
 def verdict(summary: Summary) -> tuple[str, ...]:
@@ -41,13 +27,26 @@ def verdict(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def groups(records: RunRecords, summary: Summary) -> tuple[Group, ...]:
-    """Return every section of figures; a new one is one more line here."""
+def sections(records: RunRecords, summary: Summary) -> tuple[Section, ...]:
+    """Return every section of the page, in its order."""
+    unequal = summary.unequal or ("Nothing that the records show.",)
     return (
+        Section("table", "Table", "", (_table(summary),)),
+        Section("unequal", "What was not equal", "", (Lines("", unequal, warning=True),)),
         _errors(records, summary),
         _costs(summary),
-        *(_training(records, key, title) for key, title in _CURVES),
+        _sections_epochs.training(records),
+        _sections_epochs.scales(records),
+        _sections_gates.gates(records),
+        _trials(records),
+        _protocol(records),
     )
+
+
+def errors_by_seed(trials: Sequence[TrialRecord]) -> dict[int, float]:
+    """Return the finite top-1 errors of the finished trials."""
+    found = {t.seed: number(t.metrics, "top1_error") for t in trials if t.status == "done"}
+    return {seed: v for seed, v in sorted(found.items()) if v is not None}
 
 
 def _against(rows: Sequence[Row], baseline: str) -> str:
@@ -62,143 +61,157 @@ def _against(rows: Sequence[Row], baseline: str) -> str:
 
 
 def _judged(names: Sequence[str], verdict: str) -> str:
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    if verdict in _COLORS or verdict.startswith("not distinguishable"):
+    many = len(names) > _NAMES
+    shown = [*names[:_NAMES], f"{len(names) - _NAMES} more"] if many else names
+    listed = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    if tone(verdict) or verdict.startswith("not distinguishable"):
         return f"{listed} {'is' if len(names) == 1 else 'are'} {verdict}"
     return f"{verdict} ({listed})"
 
 
-def _errors(records: RunRecords, summary: Summary) -> Group:
+def _table(summary: Summary) -> Table:
+    found = columns(summary)
+    rows = zip(*(column.cells for column in found), strict=True)
+    return Table(
+        "table",
+        "Table",
+        tuple(Column(column.key, column.title, column.numeric) for column in found),
+        tuple(
+            {
+                column.key: Cell(cell.value, cell.text, cell.remark, cell.tone)
+                for column, cell in zip(found, cells, strict=True)
+            }
+            for cells in rows
+        ),
+        caption(summary),
+    )
+
+
+def _errors(records: RunRecords, summary: Summary) -> Section:
     found = {row.mechanism: e for row in summary.rows if (e := row.metrics["top1_error"])}
     values = {name: errors_by_seed(records.of(name)) for name in found}
-    marks = [
-        _mark(name, estimate, tuple(values[name].values()), MUTED if name == "none" else None)
-        for name, estimate in found.items()
-    ]
+    marks = [_mark(name, estimate, values[name]) for name, estimate in found.items()]
     references = [(base, found[base].mean) for base in summary.baselines if base in found]
-    pictures = []
+    items = []
     if marks:
-        pictures = [
-            intervals("errors", "Top-1 error", "Top-1 error (%)", marks, references, percent=True),
-            *_differences(summary, values),
-        ]
-    return Group(
-        "errors",
+        axis = "Top-1 error (%)"
+        drawn = charts.intervals(marks, axis, references, percent=True)
+        items = [Chart("errors", "Top-1 error", drawn, _said(axis, marks)),
+                 *_differences(summary, values)]  # fmt: skip
+    return Section(
+        "errors-and-differences",
         "Error with intervals",
-        "Every circle is a trial, a bar the mean, a line the 95 % t-interval; lower (left) is "
-        "better. A difference is taken seed by seed: an interval that is clear of zero still has "
-        "to pass the corrected test before the verdict says so, in colour.",
-        "figures",
-        tuple(pictures),
+        "A circle is a trial, a bar the mean, a line the 95 % t-interval; further left is better. "
+        "A difference is taken seed by seed: an interval that is clear of zero still has to pass "
+        "the corrected test before the verdict says so, in colour.",
+        tuple(items),
         "No trial has finished yet.",
     )
 
 
-def _differences(summary: Summary, values: Mapping[str, Mapping[int, float]]) -> list[Picture]:
-    pictures = []
+def _differences(summary: Summary, values: Mapping[str, Mapping[int, float]]) -> list[Chart]:
+    found = []
     for baseline in summary.baselines:
         marks = [
-            Mark(
+            charts.Mark(
                 row.mechanism, d.mean, d.low, d.high,
-                tuple(values[row.mechanism][seed] - values[baseline][seed] for seed in d.seeds),
-                _COLORS.get(d.verdict, MUTED),
+                {seed: values[row.mechanism][seed] - values[baseline][seed] for seed in d.seeds},
+                tone(d.verdict),
             )
             for row in summary.rows
             if (d := row.differences.get(baseline)) and d.mean is not None
         ]  # fmt: skip
         if marks:
-            title = f"Difference to {baseline}, paired by seed"
             axis = "Difference (percentage points)"
-            pictures.append(intervals(f"to-{baseline}", title, axis, marks, [(baseline, 0.0)]))
-    return pictures
+            title = f"Difference to {baseline}, paired by seed"
+            drawn = charts.intervals(marks, axis, [(baseline, 0.0)])
+            found.append(Chart(f"to-{baseline}", title, drawn, _said(title, marks)))
+    return found
 
 
-def _costs(summary: Summary) -> Group:
+def _costs(summary: Summary) -> Section:
     rows = [(row, e) for row in summary.rows if (e := row.metrics["top1_error"])]
     axes = [
-        (f"latency-{batch}", f"Latency at batch {batch}", "Latency (ms)",
+        (f"latency-{batch}", f"Error against latency at batch {batch}", "Latency (ms)",
          {row.mechanism: row.latency[batch] * 1e3 for row, _ in rows if batch in row.latency})
         for batch in sorted({batch for row, _ in rows for batch in row.latency})
     ]  # fmt: skip
-    macs = {row.mechanism: row.paper_macs / 1e6 for row, _ in rows if row.paper_macs is not None}
-    axes.append(("macs", "Multiply-adds", "Multiply-adds (millions)", macs))
-    pictures = [
-        tradeoff(name, f"Error against {title.lower()}", axis, [
-            (row.mechanism, costs[row.mechanism], _mark(row.mechanism, e, ()))
-            for row, e in rows if row.mechanism in costs
-        ])
-        for name, title, axis, costs in axes if costs
-    ]  # fmt: skip
-    return Group(
+    for name, axis in (("parameters", "Parameters"), ("paper_macs", "Multiply-adds")):
+        counts = {row.mechanism: getattr(row, name) for row, _ in rows}
+        known = {label: float(value) for label, value in counts.items() if value is not None}
+        axes.append((name.replace("_", "-"), f"Error against {axis.lower()}", axis, known))
+    found = []
+    for name, title, axis, costs in axes:
+        marks = [(costs[r.mechanism], _mark(r.mechanism, e, {})) for r, e in rows
+                 if r.mechanism in costs]  # fmt: skip
+        if marks:
+            chart = charts.tradeoff(marks, axis, tick=".4~g" if "(ms)" in axis else "~s")
+            text = f"{title}: " + _each(
+                f"{m.label} {cost:,.6g}, {m.mean:.2f} %" for cost, m in marks
+            )
+            found.append(Chart(name, title, chart, text))
+    return Section(
         "costs",
         "Accuracy against cost",
-        "Lower left is better. A vertical line is the 95 % t-interval of the error. Latencies are "
-        "medians, measured in turn over all mechanisms on one machine.",
-        "figures",
-        tuple(pictures),
-        "Neither counts nor latencies have been measured yet.",
+        "Lower left is better. The dashed line joins the Pareto front: nothing is at once as cheap "
+        "and as accurate as its filled points. A vertical line is the 95 % t-interval of the "
+        "error. Latencies are medians, measured in turn over all mechanisms on one machine.",
+        tuple(found),
+        "Neither counts nor latencies have been measured yet, or no trial has finished.",
     )
 
 
-def _training(records: RunRecords, key: str, title: str) -> Group:
-    labels = records.protocol.mechanisms
-    seeds = {name: [s for t in records.of(name) if (s := _series(t, key))] for name in labels}
-    means = {name: _mean_curve(records.of(name), key) for name in labels}
-    values = [v for name in labels for series in seeds[name] for v in series.values()]
-    logarithmic = bool(values) and 0 < 3 * min(values) < max(values)
-    limits = _limits(values, logarithmic)
-    baseline = ("none", means["none"]) if means.get("none") else None
-    pictures = [
-        curves(f"{key}-{place}", name, title, seeds[name], means[name],
-               None if name == "none" else baseline, limits, logarithmic)
-        for place, name in enumerate(labels) if seeds[name]
-    ]  # fmt: skip
-    dashed = " The dashed line is the mean of none." if baseline else ""
-    return Group(
-        f"curves-{key}",
-        title.removesuffix(" (%)") + " by epoch",
-        f"A panel a mechanism, all on one {'logarithmic ' if logarithmic else ''}scale: "
-        f"a thin line a seed, their mean thick.{dashed}",
-        "panels" if len(pictures) != 1 else "figures",
-        tuple(pictures),
-        "No epoch has been recorded yet.",
+def _trials(records: RunRecords) -> Section:
+    """Every trial of the protocol, begun or not."""
+    shown = (("Top-1 error (%)", "top1_error"), ("Top-5 error (%)", "top5_error"),
+             ("Loss", "loss"), ("Lowest top-1 error (%)", "best_top1_error"),
+             ("Images per second", "images_per_second"))  # fmt: skip
+    heads = (Column("mechanism", "Mechanism", False), Column("seed", "Seed"),
+             Column("status", "Status", False), Column("epochs", "Epochs"),
+             *(Column(key, title) for title, key in shown),
+             Column("attempts", "Ended early"))  # fmt: skip
+    rows = []
+    for trial in records.trials:
+        good = {"done": "", "failed": "worse"}.get(trial.status, "")
+        numbers = {key: trial.metrics.get(key) for _, key in shown}
+        rows.append({
+            "mechanism": Cell(trial.mechanism), "seed": Cell(trial.seed),
+            "status": Cell(trial.status, note=trial.reason, verdict=good),
+            "epochs": Cell(len(trial.history)), "attempts": Cell(trial.attempts),
+            **{key: Cell(v, "" if v is None else f"{v:,.5g}") for key, v in numbers.items()},
+        })  # fmt: skip
+    text = "Metrics are those of the last epoch; the lowest error is chosen by the images it is of."
+    table = Table("trials-and-seeds", "Trials", heads, tuple(rows), text)
+    return Section("trials", "Trials", "", (table,))
+
+
+def _protocol(records: RunRecords) -> Section:
+    found = tuple(Facts(title, pairs) for title, pairs in facts.held_equal(records))
+    notes = facts.notes(records)
+    return Section(
+        "protocol",
+        "Protocol and data",
+        "Everything here was held equal for all mechanisms, unless the box above says otherwise.",
+        (*found, Lines("Notes of the trials", notes)) if notes else found,
     )
 
 
-def errors_by_seed(trials: Sequence[TrialRecord]) -> dict[int, float]:
-    """Return the finite top-1 errors of the finished trials."""
-    found = {t.seed: t.metrics.get("top1_error") for t in trials if t.status == "done"}
-    return {seed: v for seed, v in sorted(found.items()) if v is not None and math.isfinite(v)}
+def _mark(label: str, e: Estimate, seeds: Mapping[int, float]) -> charts.Mark:
+    kind = "baseline" if label == "none" else ""
+    return charts.Mark(label, e.mean, e.low, e.high, seeds, kind)
 
 
-def _mark(label: str, e: Estimate, dots: tuple[float, ...], color: str | None = None) -> Mark:
-    return Mark(label, e.mean, e.low, e.high, dots, color or (MUTED if label == "none" else INK))
+def _said(title: str, marks: Sequence[charts.Mark]) -> str:
+    def one(mark: charts.Mark) -> str:
+        known = mark.low is not None and mark.high is not None
+        return f"{mark.label} {mark.mean:.2f}" + (
+            f" ({mark.low:.2f} to {mark.high:.2f})" if known else ""
+        )
+
+    return f"{title}: {_each(map(one, marks))}"
 
 
-def _series(trial: TrialRecord, key: str) -> Series:
-    """A trial's finite values by epoch; a line ends or breaks where there is none."""
-    return {
-        epoch: float(value)
-        for row in trial.history
-        if isinstance(epoch := row.get("epoch"), int)
-        and isinstance(value := row.get(key), int | float)
-        and math.isfinite(value)
-    }
-
-
-def _mean_curve(trials: Sequence[TrialRecord], key: str) -> Series:
-    """The mean over the finished trials (else all begun), where each of them has a value."""
-    chosen = [t for t in trials if t.status == "done"] or list(trials)
-    series = [s for trial in chosen if (s := _series(trial, key))]
-    epochs = set.intersection(*(set(s) for s in series)) if series else set()
-    return {e: math.fsum(s[e] for s in series) / len(series) for e in sorted(epochs)}
-
-
-def _limits(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
-    if not values:
-        return (0.0, 1.0)
-    low, high = min(values), max(values)
-    if logarithmic:
-        return (low / 1.15, high * 1.15)
-    margin = 0.06 * (high - low) or 0.5
-    return (max(0.0, low - margin) if low >= 0 else low - margin, high + margin)
+def _each(parts: Iterable[str]) -> str:
+    found = list(parts)
+    more = f"; and {len(found) - 2 * _NAMES} more" if len(found) > 2 * _NAMES else ""
+    return "; ".join(found[: 2 * _NAMES]) + more + "."

@@ -1,5 +1,6 @@
 """The comparison's table, once: the terminal, the page and the Markdown all show these cells."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,11 +16,12 @@ _TONES = {"better": "green", "worse": "red", "": "dim"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, a remark below it, and a tone (``better``, ``worse`` or none)."""
+    """A cell: its text, a remark below it, a tone (``better``, ``worse`` or none), its value."""
 
     text: str
     remark: str = ""
     tone: str = ""
+    value: float | str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,21 @@ class Column:
     cells: tuple[Cell, ...]
     numeric: bool = True
 
+    @property
+    def key(self) -> str:
+        """The name of the column where its numbers are saved."""
+        return re.sub(r"[^a-z0-9]+", "_", self.title.replace("Δ", "delta").lower()).strip("_")
+
 
 def columns(summary: Summary) -> tuple[Column, ...]:
     """Return the papers' columns, then latency and the paired differences; none that is empty."""
     rows = summary.rows
     found = [
-        Column("Mechanism", tuple(Cell(row.mechanism) for row in rows), numeric=False),
+        Column(
+            "Mechanism",
+            tuple(Cell(row.mechanism, value=row.mechanism) for row in rows),
+            numeric=False,
+        ),
         _counts("Parameters", [row.parameters for row in rows], units=(("M", 1e6),)),
         _counts("Multiply-adds", [row.paper_macs for row in rows], units=(("G", 1e9), ("M", 1e6))),
         Column("Top-1 error (%)", tuple(_error(row, "top1_error") for row in rows)),
@@ -123,7 +134,8 @@ def _error(row: Row, metric: str) -> Cell:
         remark = "no finished trial" if metric == "top1_error" else ""
         return Cell(NOTHING, remark)
     short = estimate.n < row.planned
-    return Cell(spread(estimate), f"n = {estimate.n} of {row.planned}" if short else "")
+    remark = f"n = {estimate.n} of {row.planned}" if short else ""
+    return Cell(spread(estimate), remark, value=estimate.mean)
 
 
 def _differences(rows: Sequence[Row], baseline: str) -> Column:
@@ -134,7 +146,8 @@ def _differences(rows: Sequence[Row], baseline: str) -> Column:
             cells.append(Cell(NOTHING))
         else:
             verdict = difference.verdict
-            cells.append(Cell(spread(difference, signed=True), verdict, tone(verdict)))
+            shown = spread(difference, signed=True)
+            cells.append(Cell(shown, verdict, tone(verdict), difference.mean))
     return Column(f"Δ to {baseline}", tuple(cells))
 
 
@@ -144,7 +157,9 @@ def _latencies(rows: Sequence[Row]) -> list[Column]:
         Column(
             f"Latency, batch {batch} (ms)",
             tuple(
-                Cell(f"{row.latency[batch] * 1e3:.2f}" if batch in row.latency else NOTHING)
+                Cell(f"{row.latency[batch] * 1e3:.2f}", value=row.latency[batch] * 1e3)
+                if batch in row.latency
+                else Cell(NOTHING)
                 for row in rows
             ),
         )
@@ -159,7 +174,10 @@ def _counts(
     largest = max((value for value in values if value is not None), default=0)
     unit, size = next((u for u in units if largest >= u[1]), units[-1])
     digits = 2 if largest >= 10 * size or unit == "G" else 4
-    cells = (Cell(NOTHING if v is None else f"{v / size:.{digits}f}") for v in values)
+    cells = (
+        Cell(NOTHING) if v is None else Cell(f"{v / size:.{digits}f}", value=v / size)
+        for v in values
+    )
     return Column(f"{title} ({unit})", tuple(cells))
 
 
