@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from timm.layers import CecaModule, EcaModule
+from timm.layers.eca import CecaModule, EcaModule
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
