@@ -64,6 +64,60 @@ def test_channels_that_hold_zero_are_not_missed(name, x):
     assert_close(module(x[:, KEPT]), expected)
 
 
+@pytest.mark.parametrize("name", ["se", "cbam", "bam"])
+def test_a_bottleneck_stays_until_told_and_then_is_as_one_built_for_the_channels(name):
+    module = build(name)
+    before = module.hidden
+    module.keep_channels(KEPT)
+    assert module.hidden == before
+    spare = module.spare_hidden(range(8))
+    assert list(spare) == sorted(set(spare))
+    module.keep_hidden([i for i in range(before) if i not in spare])
+    fresh = create(name, 8, reduction=4)
+    assert {k: v.shape for k, v in module.state_dict().items()} == {
+        k: v.shape for k, v in fresh.state_dict().items()
+    }
+    assert repr(module) == repr(fresh)
+    assert module.train()(torch.randn(2, 8, 5, 6)).shape == (2, 8, 5, 6)
+    least = 4 if name == "bam" else 1  # one of each hidden layer
+    assert module.hidden - len(module.spare_hidden([0])) == least
+
+
+@pytest.mark.parametrize("name", ["se", "cbam", "bam"])
+def test_hidden_units_that_say_nothing_go_first_and_are_not_missed(name, x):
+    module = build(name)
+    silent = {"bam": [1, 3, 4, 5, 8, 11, 12, 14]}.get(name, [0, 2])  # of BAM two of each layer
+    layers = [module.expand] if name != "bam" else [module.channel[3], *module.spatial[3::3]]
+    with torch.no_grad():
+        for i in silent:
+            layers[i // 4].weight[:, i % 4] = 0
+    expected = module(x)
+    assert module.spare_hidden(range(8)) == tuple(silent)
+    module.keep_hidden([i for i in range(module.hidden) if i not in silent])
+    assert_close(module(x), expected)
+
+
+def test_hidden_units_weigh_what_they_read_as_well_and_only_of_the_channels_that_stay():
+    module = build("se")
+    with torch.no_grad():
+        module.reduce.weight[3, KEPT] = 0
+        module.expand.weight[KEPT, 1] = 0
+    assert module.spare_hidden(KEPT) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "message"),
+    [
+        ("se", [], "rising indices of its 4 hidden units"),
+        ("bam", [0, 16], "rising indices of its 16 hidden units"),
+        ("bam", [0, 1, 4, 8, 12], r"as many units of each hidden layer, got \[2, 1, 1, 1\]"),
+    ],
+)
+def test_hidden_units_that_cannot_be_kept_are_refused(name, kept, message):
+    with pytest.raises(ConfigError, match=message):
+        build(name).keep_hidden(kept)
+
+
 @pytest.mark.parametrize("weighting", ["sum", "mean", "rms"])
 def test_nam_goes_on_dividing_by_what_it_did(weighting):
     module = build("nam-channel", weighting=weighting)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import normattn
+from normattn.attention import Mechanism
 from normattn.errors import ArtifactError
 from normattn.model.artifact import INFO, load, read_info, save
 from normattn.model.slim import plan_slim, slim
@@ -26,7 +27,7 @@ def slimmed(name="resnet20", mechanism="nam", share=0.5, sites="layer1.*.bn2"):
     """Return a slimmed host whose statistics and scales are not the initial ones."""
     torch.manual_seed(0)
     model = normattn.host(name, 10, **HOSTS.get(name, {}))
-    normattn.graft(model, mechanism, input_size=64, sites=sites)
+    normattn.graft(model, Mechanism.parse(mechanism), input_size=64, sites=sites)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d | nn.LayerNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -48,6 +49,15 @@ def test_every_mechanism_comes_back_slimmed(tmp_path, mechanism):
     full = sum(p.numel() for p in normattn.host("resnet20", 10).parameters())
     assert sum(p.numel() for p in model.parameters()) < 0.6 * full
     assert_equal_models(load(save(model, tmp_path / "x.safetensors")), model)
+
+
+@pytest.mark.parametrize("mechanism", ["se", "cbam", "bam"])
+def test_narrower_bottlenecks_come_back(tmp_path, mechanism):
+    model = slimmed(mechanism=f"{mechanism}(reduction=4)")
+    assert model.layer1[0].bn2.attn.hidden == 2 * (4 if mechanism == "bam" else 1)
+    again = load(save(model, tmp_path / "x"))
+    assert_equal_models(again, model)
+    assert repr(again) == repr(model)
 
 
 @pytest.mark.parametrize("name", HOSTS)

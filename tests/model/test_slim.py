@@ -220,6 +220,22 @@ def test_grafts_say_what_is_left_and_everything_goes_on_working():
     assert model(X).shape == (2, 10)
 
 
+@pytest.mark.parametrize("attention", ["se", "cbam", "bam"])
+def test_bottlenecks_become_what_the_mechanism_builds_for_the_channels_that_stay(attention):
+    model = resnet(attention, reduction=4)
+    made = plan(model, {"channels": 0.5})
+    assert SlimPlan.from_json(json.loads(json.dumps(made.to_json()))) == made
+    slim(model, made)
+    assert sum(p.numel() for p in model.parameters()) == made.after.parameters
+    gates = [m for m in model.modules() if type(m).__name__.lower() == attention]
+    for gate in gates:
+        assert repr(gate) == repr(type(gate)(gate.channels, reduction=4))
+    hidden = [layer for g in made.groups for layer in g.layers if layer.role == "hidden"]
+    assert len(hidden) == len(gates)
+    with pytest.raises(UnsupportedModel, match="that the plan was made for"):
+        slim(model, made)
+
+
 def test_gradients_and_frozen_weights_survive():
     model = resnet()
     model.conv1.requires_grad_(False)

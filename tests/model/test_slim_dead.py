@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from normattn import graft, host
 from normattn.errors import UnsupportedModel
-from normattn.model.slim import SlimPlan, dead_channels, plan_dead, slim
+from normattn.model.slim import SlimPlan, dead_channels, plan_dead, plan_slim, slim
 
 NORMS = (nn.BatchNorm2d, nn.GroupNorm)
 
@@ -130,6 +130,17 @@ def test_attention_does_not_notice_channels_that_hold_zero(attention):
     stream = next(group for group in plan.groups if group.name == "conv1")
     assert stream.removed
     check_unchanged(model, plan, images())
+
+
+def test_a_bottleneck_gets_narrower_only_where_channels_go_that_did_something():
+    model = graft(host("resnet20", 5), "se", input_size=32, reduction=4)
+    trained(model, shift=0.0)
+    hidden = [m.hidden for m in model.modules() if hasattr(m, "hidden")]
+    nothing = plan_slim(model, images()[:1], {"channels": 0.5})  # half of each are at zero
+    assert nothing.after.parameters < nothing.before.parameters / 2
+    check_unchanged(copy.deepcopy(model), nothing, images())
+    slim(model, plan_slim(model, images()[:1], {"channels": 0.75}, round_to=1))
+    assert [m.hidden for m in model.modules() if hasattr(m, "hidden")] == [h // 4 for h in hidden]
 
 
 @pytest.mark.parametrize("attention", ["cbam", "triplet"])

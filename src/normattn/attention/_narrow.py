@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 
 
-def check_kept(who: str, kept: Sequence[int], channels: int) -> list[int]:
-    """Return the kept channels as a list, refusing any but rising indices of the channels."""
+def check_kept(who: str, kept: Sequence[int], count: int, what: str = "channels") -> list[int]:
+    """Return what is kept as a list, refusing any but rising indices of the ``count`` there are."""
     indices = [int(i) for i in kept]
     rising = all(a < b for a, b in itertools.pairwise(indices))
-    if not indices or not rising or indices[0] < 0 or indices[-1] >= channels:
+    if not indices or not rising or indices[0] < 0 or indices[-1] >= count:
         raise ConfigError(
-            f"{who}: expected kept to be rising indices of its {channels} channels, at least one, "
+            f"{who}: expected kept to be rising indices of its {count} {what}, at least one, "
             f"got {indices[:8]}{'...' if len(indices) > 8 else ''}."
         )
     return indices
@@ -45,11 +45,50 @@ def narrow_inputs(layer: nn.Linear | nn.Conv2d, kept: Sequence[int]) -> None:
         layer.in_channels = len(kept)
 
 
-def narrow_outputs(layer: nn.Linear, kept: Sequence[int]) -> None:
-    """Keep these outputs of a layer."""
+def narrow_outputs(layer: nn.Linear | nn.Conv2d, kept: Sequence[int]) -> None:
+    """Keep these outputs of an undivided layer."""
     narrow(layer, "weight", kept)
     narrow(layer, "bias", kept)
-    layer.out_features = len(kept)
+    if isinstance(layer, nn.Linear):
+        layer.out_features = len(kept)
+    else:
+        layer.out_channels = len(kept)
+
+
+def weakest(strength: Tensor, count: int) -> tuple[int, ...]:
+    """Return the indices of the ``count`` smallest numbers, rising."""
+    if strength.is_meta:  # where only the count matters
+        return tuple(range(count))
+    return tuple(sorted(strength.argsort(stable=True)[: max(count, 0)].tolist()))
+
+
+class Bottleneck(nn.Module):
+    """Two linear layers, ``reduce`` and ``expand``, with fewer units between them: SE's and CBAM's.
+
+    ``keep_channels`` leaves the hidden units alone, and so the gates of the other channels. Whether
+    some of them go as well, slimming asks apart from that.
+    """
+
+    reduction: int
+    reduce: nn.Linear
+    expand: nn.Linear
+
+    @property
+    def hidden(self) -> int:
+        """How many units the bottleneck has."""
+        return self.reduce.out_features
+
+    def spare_hidden(self, kept: Sequence[int]) -> tuple[int, ...]:
+        """Return the units that one built for these channels would not have: the weakest."""
+        read = self.reduce.weight.detach()[:, list(kept)].norm(dim=1)
+        written = self.expand.weight.detach()[list(kept)].norm(dim=0)
+        return weakest(read * written, self.hidden - max(1, len(kept) // self.reduction))
+
+    def keep_hidden(self, kept: Sequence[int]) -> None:
+        """Leave only these units, in place."""
+        kept = check_kept(type(self).__name__, kept, self.hidden, "hidden units")
+        narrow_outputs(self.reduce, kept)
+        narrow_inputs(self.expand, kept)
 
 
 def narrow_norm(norm: nn.Module, kept: Sequence[int]) -> None:

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from ._gate import Gate, sigmoid
-from ._narrow import check_kept, narrow_inputs, narrow_outputs
+from ._narrow import check_kept, narrow_inputs, narrow_norm, narrow_outputs, weakest
 from ._options import check_choice, check_count, hidden_channels, lacks_variance
 
 COMBINATIONS = ("product", "sum")
@@ -74,6 +74,7 @@ class BAM(Gate):
         hidden = hidden_channels(who, channels, reduction)
         check_count(who, "dilation", dilation)
         check_choice(who, "combine", combine, COMBINATIONS)
+        self.reduction = reduction
         self.combine = combine
         self.channel = nn.Sequential(
             nn.Linear(channels, hidden, device=device, dtype=dtype),
@@ -107,6 +108,52 @@ class BAM(Gate):
         narrow_inputs(parts[1], kept)
         narrow_outputs(parts[2], kept)
         self.channels = len(kept)
+
+    @property
+    def hidden(self) -> int:
+        """How many units the hidden layers have together, numbered one layer after the other."""
+        return sum(norm.num_features for _, norm, _ in self._hidden_layers())
+
+    def spare_hidden(self, kept: Sequence[int]) -> tuple[int, ...]:
+        """Return the units that one built for these channels would not have: each layer's weakest.
+
+        A norm is behind each unit, so how it is computed says nothing of its strength.
+        """
+        left = max(1, len(kept) // self.reduction)
+        spare: list[int] = []
+        start = 0
+        for _, norm, behind in self._hidden_layers():
+            strength = norm.weight.detach().abs() * behind.weight.detach().transpose(0, 1).flatten(
+                1
+            ).norm(dim=1)
+            spare += [start + i for i in weakest(strength, norm.num_features - left)]
+            start += norm.num_features
+        return tuple(spare)
+
+    def keep_hidden(self, kept: Sequence[int]) -> None:
+        """Leave only these units, as many of each hidden layer, in place."""
+        kept = check_kept(type(self).__name__, kept, self.hidden, "hidden units")
+        layers = self._hidden_layers()
+        width = self.hidden // len(layers)
+        parts = [[i % width for i in kept if i // width == n] for n in range(len(layers))]
+        if len({len(part) for part in parts}) > 1:
+            raise ConfigError(
+                f"{type(self).__name__}: expected kept to be as many units of each hidden layer, "
+                f"got {[len(part) for part in parts]}."
+            )
+        for part, (before, norm, behind) in zip(parts, layers, strict=True):
+            narrow_outputs(before, part)
+            narrow_norm(norm, part)
+            narrow_inputs(behind, part)
+
+    def _hidden_layers(self) -> list[tuple[Any, Any, Any]]:
+        """Return what computes each hidden layer, its norm, and what reads it."""
+        channel: Any = self.channel
+        spatial: Any = self.spatial
+        return [
+            (channel[0], channel[1], channel[3]),
+            *((spatial[i], spatial[i + 1], spatial[i + 3]) for i in (0, 3, 6)),
+        ]
 
 
 def _conv_norm_relu(

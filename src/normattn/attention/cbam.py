@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ._gate import Gate, sigmoid
-from ._narrow import check_kept, narrow_inputs, narrow_outputs
+from ._narrow import Bottleneck, check_kept, narrow_inputs, narrow_outputs
 from ._options import check_kernel_size, hidden_channels
 from ._pooled import PooledConvGate
 
 
-class CBAM(Gate):
+class CBAM(Bottleneck, Gate):
     """Channel attention, then spatial attention on its result.
 
     ::
@@ -61,6 +61,7 @@ class CBAM(Gate):
         who = type(self).__name__
         hidden = hidden_channels(who, channels, reduction)
         check_kernel_size(who, kernel_size)
+        self.reduction = reduction
         self.reduce = nn.Linear(channels, hidden, device=device, dtype=dtype)
         self.expand = nn.Linear(hidden, channels, device=device, dtype=dtype)
         self.spatial = PooledConvGate(who, kernel_size, device=device, dtype=dtype)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ._gate import Gate, sigmoid
-from ._narrow import check_kept, narrow_inputs, narrow_outputs
+from ._narrow import Bottleneck, check_kept, narrow_inputs, narrow_outputs
 from ._options import hidden_channels
 
 
-class SE(Gate):
+class SE(Bottleneck, Gate):
     """Channel attention by a bottleneck on the channels' means.
 
     ::
@@ -52,6 +52,7 @@ class SE(Gate):
     ) -> None:
         super().__init__(channels)
         hidden = hidden_channels(type(self).__name__, channels, reduction)
+        self.reduction = reduction
         self.reduce = nn.Linear(channels, hidden, bias=False, device=device, dtype=dtype)
         self.expand = nn.Linear(hidden, channels, bias=False, device=device, dtype=dtype)
 

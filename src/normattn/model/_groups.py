@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from ._slim_checks import check_model
 
 #: "out", "in": the dimensions of a convolution or linear layer; "depthwise": both at once; "norm";
-#: "gate": attention; "scale": a parameter of one number for each channel, named as such; "pad":
+#: "gate": attention; "hidden": its bottleneck, which is of no group but may get narrower with one;
+#: "scale": a parameter of one number for each channel, named as such; "pad":
 #: the shortcut of the CIFAR ResNets that appends zero channels.
-Role = Literal["out", "in", "norm", "depthwise", "gate", "scale", "pad"]
+Role = Literal["out", "in", "norm", "depthwise", "gate", "hidden", "scale", "pad"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Group:
         unit: the sets of channels that can go only together; mostly of one channel each.
         members: the layers.
         closes: whether they are a residual stream, the result of an addition.
+        dead: channels that can go without a trace, where they were looked for.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Group:
     unit: tuple[tuple[int, ...], ...]
     members: tuple[Member, ...]
     closes: bool
+    dead: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

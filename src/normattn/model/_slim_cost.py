@@ -64,7 +64,8 @@ class Costs:
     def narrow(self, model: nn.Module, removed: Chosen) -> nn.Module:
         """Return a copy of a model without the removed channels."""
         narrow = shared_copy(model)
-        apply(narrow, cuts((self.groups[name], gone) for name, gone in removed.items()))
+        parts = ((self.groups[name], gone) for name, gone in removed.items())
+        apply(narrow, cuts(parts, narrow))
         return narrow
 
     def parameters(self, removed: Chosen) -> int:

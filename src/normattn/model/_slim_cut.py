@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..attention._narrow import narrow
 from ._groups import Group
 from ._insertion import MARK, mark
-from ._slim_layers import GateStandIn, Keeps, PadStandIn, keeps
+from ._slim_layers import GateStandIn, Keeps, PadStandIn, Squeezes, keeps
 from .cifar_resnet import Subsample
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -22,16 +22,35 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Cuts = Mapping[tuple[str, str], frozenset[int]]
 
 
-def cuts(removed: Iterable[tuple[Group, Iterable[int]]]) -> Cuts:
-    """Return what goes of each layer where these channels of these groups go."""
+def cuts(removed: Iterable[tuple[Group, Iterable[int]]], root: nn.Module | None = None) -> Cuts:
+    """Return what goes of each layer where these channels of these groups go.
+
+    Args:
+        removed: the channels of each group.
+        root: the model, whose bottlenecks of attention are to get narrower with their channels.
+            Where only dead channels go they stay, for without them the gates would be others. None
+            leaves all as they are.
+    """
     found: dict[tuple[str, str], set[int]] = defaultdict(set)
+    narrowed: dict[str, None] = {}
     for group, channels in removed:
         gone = list(channels)
         for member in group.members if gone else ():
             found[member.layer, member.role].update(
                 index for channel in gone for index in member.channels[channel]
             )
-    return {key: frozenset(indices) for key, indices in found.items()}
+            if member.role == "gate" and not set(gone) <= set(group.dead):
+                narrowed[member.layer] = None
+    for name in narrowed if root is not None else ():
+        assert root is not None
+        found[name, "hidden"].update(_spare(root.get_submodule(name), found[name, "gate"]))
+    return {key: frozenset(indices) for key, indices in found.items() if indices}
+
+
+def _spare(attention: nn.Module, gone: set[int]) -> tuple[int, ...]:
+    if not isinstance(attention, Squeezes):
+        return ()
+    return attention.spare_hidden([i for i in range(width(attention, "gate")) if i not in gone])
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
@@ -58,6 +77,9 @@ def cut(layer: nn.Module, role: str, gone: frozenset[int]) -> None:
     kept = [i for i in range(width(layer, role)) if i not in gone]
     if role == "gate" and not isinstance(layer, GateStandIn):
         _cut_gate(layer, kept)
+    elif role == "hidden":
+        assert isinstance(layer, Squeezes)
+        layer.keep_hidden(kept)
     elif isinstance(layer, nn.Linear):
         _cut_linear(layer, role, kept)
     elif isinstance(layer, CONVOLUTIONS):
@@ -71,6 +93,9 @@ def width(layer: nn.Module, role: str) -> int:
     if role == "gate" and not isinstance(layer, GateStandIn):
         record = mark(layer)
         return int(layer.channels if isinstance(layer, Keeps) else record.kept or record.channels)
+    if role == "hidden":
+        assert isinstance(layer, Squeezes)
+        return layer.hidden
     if isinstance(layer, nn.Linear):
         return layer.in_features if role == "in" else layer.out_features
     if isinstance(layer, CONVOLUTIONS):

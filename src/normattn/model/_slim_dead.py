@@ -7,7 +7,7 @@ padded around the map, a constant other than zero is none at the border, and the
 
 import copy
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,11 @@ class Dead:
     channels: Mapping[str, tuple[int, ...]]
     folds: tuple[Fold, ...]
     left: tuple[tuple[str, str], ...]
+
+    def marked(self, groups: Groups) -> Groups:
+        """Return the groups with their dead channels."""
+        known = (replace(g, dead=self.channels.get(g.name, ())) for g in groups.groups)
+        return Groups(tuple(known), groups.refused)
 
     def folds_of(self, removed: Mapping[str, tuple[int, ...]], groups: Groups) -> tuple[Fold, ...]:
         """Return what has to move on when only these channels go."""

@@ -20,6 +20,19 @@ class Keeps(Protocol):
         """Keep these channels, in this order."""
 
 
+@runtime_checkable
+class Squeezes(Protocol):
+    """Attention with a bottleneck, which can get narrower as its channels do."""
+
+    hidden: int
+
+    def spare_hidden(self, kept: Any) -> tuple[int, ...]:
+        """Return the hidden units that it does not need for these channels."""
+
+    def keep_hidden(self, kept: Any) -> None:
+        """Keep these hidden units, in this order."""
+
+
 def keeps(module: nn.Module) -> bool:
     """Return whether attention says itself how it is narrowed."""
     own = getattr(type(module), "keep_channels", None)

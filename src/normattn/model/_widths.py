@@ -14,7 +14,7 @@ from ..attention import EAN, Gate
 from ..errors import UnsupportedModel
 from ._insertion import MARK, Place, attention_at, base, layers, mark
 from ._slim_cut import CONVOLUTIONS, Convolution
-from ._slim_layers import Keeps, keeps
+from ._slim_layers import Keeps, Squeezes, keeps
 from .cifar_resnet import BasicBlock, Subsample
 
 Shapes = Mapping[str, torch.Size]
@@ -115,6 +115,10 @@ def _resize_attention(attention: nn.Module, place: Place, count: int, shapes: Sh
         _first(attention, count)
     elif isinstance(attention, Keeps):
         attention.channels = count
+    if isinstance(attention, Squeezes):  # which may have got narrower inside as well
+        for name, layer in attention.named_modules(prefix=f"{place.name}.attn"):
+            if layer is not attention:
+                _resize_layer(layer, name, shapes)
     record = mark(attention)
     setattr(attention, MARK, type(record)(**{**vars(record), "kept": count}))
 

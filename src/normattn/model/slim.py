@@ -1,20 +1,18 @@
 """Make a trained model narrower: plan which channels go, then remove them."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import UnsupportedModel
-from ._groups import Group
 from ._runtimes import TORCH
 from ._slim_checks import check_model
 from ._slim_choice import Choice
 from ._slim_cost import Costs
-from ._slim_cut import all_or_nothing, apply, width_of
+from ._slim_cut import all_or_nothing, apply
 from ._slim_dead import find_dead
 from ._slim_fold import fingerprint, fold
 from ._slim_graph import connect
+from ._slim_of_layers import check_planned, group_plans
 from ._slim_options import (
     check_options,
     like,
@@ -25,7 +23,7 @@ from ._slim_options import (
 )
 from ._slim_plan import Cost as Cost
 from ._slim_plan import Fold as Fold
-from ._slim_plan import GroupPlan, LayerPlan, SlimPlan
+from ._slim_plan import SlimPlan
 from ._slim_search import Search, read_target
 from ._slim_standins import standing_in
 from ._slim_trial import tried
@@ -54,8 +52,9 @@ def plan_slim(
     the same fraction; or the least salient of the whole model, below one threshold. Which fraction
     is enough for the target is searched for: multiply-adds and parameters are counted, latency is
     measured on the example's batch, in turns with the model as it is. Measured time is noisy: a
-    search for it comes out a little differently each time. Layers whose channels have to stay are
-    named in the plan, and the rest goes on.
+    search for it comes out a little differently each time. Bottlenecks inside attention become as
+    narrow as the mechanism would build them for the channels that stay. Layers whose channels have
+    to stay are named in the plan, and the rest goes on.
 
     Args:
         model: the model, plain or fused, on any device.
@@ -104,6 +103,8 @@ def plan_slim(
     copied = standing_in(model, example)
     groups = without(tried(copied, connect(copied)), skip)
     require_some(model, groups)
+    dead = find_dead(model, copied, groups, example)
+    groups = dead.marked(groups)
     before = widths_at_first(groups, first)
     costs = Costs(model, example, groups.groups, copied.seconds, runtime)
     ranked = criterion
@@ -112,7 +113,7 @@ def plan_slim(
     scored = scored_by(groups, ranked)
     choice = Choice(scored, ranked.scores, across, round_to, least, before)
     found = Search(choice, costs).run(kind, value)
-    folds = find_dead(model, copied, groups, example).folds_of(found.removed, groups)
+    folds = dead.folds_of(found.removed, groups)
     unranked = [group.name for group in groups.groups if group not in scored]
     return SlimPlan(
         target={kind: value},
@@ -120,7 +121,7 @@ def plan_slim(
         across=across,
         round_to=round_to,
         fraction=found.fraction,
-        groups=tuple(_group_plan(model, g, found.removed.get(g.name, ())) for g in scored),
+        groups=group_plans(model, scored, found.removed),
         refused=(
             *groups.refused,
             *((name, f"{ranked.criterion} does not rank it") for name in unranked),
@@ -149,6 +150,7 @@ def plan_dead(model: nn.Module, example_input: Tensor) -> SlimPlan:
     copied = standing_in(model, example_input)
     groups = tried(copied, connect(copied))
     dead = find_dead(model, copied, groups, example_input)
+    groups = dead.marked(groups)
     costs = Costs(model, example_input, groups.groups)
     return SlimPlan(
         target={"dead": 1.0},
@@ -156,7 +158,7 @@ def plan_dead(model: nn.Module, example_input: Tensor) -> SlimPlan:
         across="group",
         round_to=1,
         fraction=0.0,
-        groups=tuple(_group_plan(model, g, dead.channels.get(g.name, ())) for g in groups.groups),
+        groups=group_plans(model, groups.groups, dead.channels),
         refused=(*groups.refused, *dead.left),
         before=costs.count({}),
         after=costs.count(dead.channels),
@@ -188,7 +190,7 @@ def slim(model: nn.Module, plan: SlimPlan) -> nn.Module:
     """
     check_model("slim", model)
     layers = [layer for group in plan.groups for layer in group.layers if layer.removed]
-    _check_planned(model, plan)
+    check_planned(model, plan)
     wanted: dict[tuple[str, str], set[int]] = {}
     for layer in layers:
         wanted.setdefault((layer.layer, layer.role), set()).update(layer.removed)
@@ -197,36 +199,3 @@ def slim(model: nn.Module, plan: SlimPlan) -> nn.Module:
         fold(model, plan.folds)
         apply(model, {key: frozenset(gone) for key, gone in wanted.items()})
     return model
-
-
-def _group_plan(model: nn.Module, group: Group, removed: tuple[int, ...]) -> GroupPlan:
-    layers = tuple(
-        LayerPlan(
-            member.layer,
-            member.role,
-            width_of(model, member.layer, member.role),
-            tuple(index for channel in removed for index in member.channels[channel]),
-        )
-        for member in group.members
-    )
-    return GroupPlan(group.name, group.width, group.width - len(removed), removed, layers)
-
-
-def _check_planned(model: nn.Module, plan: SlimPlan) -> None:
-    for group in plan.groups:
-        for layer in group.layers:
-            try:
-                now: Any = width_of(model, layer.layer, layer.role)
-            except (AttributeError, KeyError, AssertionError, TypeError):
-                now = "none such"
-            if now != layer.width:
-                raise UnsupportedModel(
-                    f"slim: expected the model that the plan was made for, with {layer.width} "
-                    f"channels ({layer.role}) at {layer.layer!r}, got {now}. Plan again for this "
-                    "model."
-                )
-    if plan.weights is not None and fingerprint(model) != plan.weights:
-        raise UnsupportedModel(
-            "slim: expected the weights that the plan was made for, since it moves constants that "
-            "channels of zero scale hold, got others. Plan again for this model."
-        )
