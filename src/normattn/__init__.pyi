@@ -9,6 +9,7 @@ from .model.fold import fold_report as fold_report
 from .model.fuse import fuse as fuse
 from .model.fuse import fused as fused
 from .model.fuse import unfuse as unfuse
+from .model.gates import gates as gates
 from .model.graft import find_sites as find_sites
 from .model.graft import graft as graft
 from .model.graft import grafts as grafts

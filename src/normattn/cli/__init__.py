@@ -22,6 +22,7 @@ from .report import report
 from .salience import salience
 from .slim import slim
 from .train import train
+from .watch import watch
 
 app = typer.Typer(
     name="normattn",
@@ -34,7 +35,7 @@ app = typer.Typer(
     epilog="Start with: normattn demo",
 )
 for command in (
-    *(demo, compare, train, evaluate, profile, report),
+    *(demo, compare, watch, train, evaluate, profile, report),
     *(salience, slim, export, predict, push, doctor),
 ):
     app.command()(command)
