@@ -240,7 +240,19 @@ def test_events_are_shown_in_place_and_what_stays_is_handed_on(tmp_path):
     assert [event["event"] for event in heard] == ["note", "trial"]
     shown = console.file.getvalue()
     assert "0 of 2 trials done" in shown
-    assert shown.endswith("\x1b[?25h") or "\x1b[?25h" in shown[-200:]
+    assert "\x1b[?25h" in shown[-200:]
+
+
+def test_nothing_is_drawn_any_more_while_costs_are_measured(tmp_path):
+    protocol(tmp_path)
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, height=20)
+    with LiveComparison(console, lambda event: None, tmp_path) as show:
+        for number, mechanism in enumerate(("none", "nam"), start=1):
+            assert show._drawer.is_alive()
+            place = {"mechanism": mechanism, "seed": 0, "trial": number, "trials": 2}
+            show({"event": "failed", "reason": "nan"} | place)
+        assert not show._drawer.is_alive()
+        assert "measuring what each mechanism costs" in console.file.getvalue()
 
 
 def read_until(descriptor, words, seconds=120):

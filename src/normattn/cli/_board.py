@@ -115,6 +115,11 @@ class Board:
         return tuple(trial for trial in self.trials.values() if trial.status == "running")
 
     @property
+    def ended(self) -> bool:
+        """Whether every trial is done or has failed."""
+        return not self.counts["running"] + self.counts["waiting"]
+
+    @property
     def share(self) -> float:
         """How much of all work is done or given up, from 0 to 1, each trial counting alike."""
         ended = self.counts["done"] + self.counts["failed"]

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ._board import Board, Event, Standing, Trial
 
 _FEWEST = 10  # columns that a name keeps, however narrow the terminal is
+_PAUSE = 0.25  # seconds between two drawings
 _SPARE = 2  # lines: the prompt's own, and one for what the terminal echoes, such as ^C
 
 
@@ -40,13 +41,18 @@ class LiveComparison:
         self._lines, self._run = lines, run
         self._lock = threading.Lock()  # the view is drawn by a thread of its own
         self._board: Board | None = None
-        self._live = Live(self, console=console, refresh_per_second=4, transient=True)
+        self._live = Live(self, console=console, auto_refresh=False, transient=True)
+        self._over = threading.Event()
+        self._drawer = threading.Thread(target=self._draw, daemon=True)
 
     def __enter__(self) -> Self:
         self._live.start()
+        self._drawer.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._drawer.join()
         self._live.stop()
 
     def __call__(self, event: Event) -> None:
@@ -54,7 +60,16 @@ class LiveComparison:
             if self._board is None:  # the first event comes when the protocol is in the folder
                 self._board = Board(recorded(self._run) if self._run else ())
             self._board.hear(event)
+            ended = self._board.ended
         self._lines(event)
+        if ended and not self._over.is_set():
+            self._over.set()  # what follows are timings, which nothing should disturb
+            self._drawer.join()
+            self._live.refresh()
+
+    def _draw(self) -> None:
+        while not self._over.wait(_PAUSE):
+            self._live.refresh()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         with self._lock:
@@ -123,9 +138,8 @@ def _bar(board: Board, width: int) -> Table:
 
 
 def _times(board: Board) -> Text:
-    counts = board.counts
     passed = span(board.clock() - board.started)
-    if not counts["running"] + counts["waiting"]:
+    if board.ended:
         text = f"{passed} so far; measuring what each mechanism costs"
     elif (left := board.left()) is None:
         text = f"{passed} so far; time left not known until an epoch is done"
