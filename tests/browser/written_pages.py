@@ -18,9 +18,9 @@ HOSTILE = (
     "../x",
     "😀 ع",
     "a\u202egnp.b",  # turns what follows from right to left
-    "{{ 7 * 7 }} ${7 * 7} $\\frac{1}{2}$",
-    "=1+1",
     "x" * 300,
+    "=1+1",
+    "{{ 7 * 7 }} ${7 * 7} $\\frac{1}{2}$",
 )
 PLAIN = ("none", "se", "nam", "ean(groups=8)")
 
