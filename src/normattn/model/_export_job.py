@@ -45,7 +45,8 @@ class Job:
         runtime = _RUNTIMES[self.to]
         if not int8:
             self._write(self.to, made)
-            return self._finished({runtime: made}), (), []
+            unsafe = [_export_pt2.UNSAFE] if self.to == "pt2" else []
+            return self._finished({runtime: made}), (), unsafe
         assert calibration is not None
         plain = self.folder / f"float{made.suffix}"
         self._write(self.to, plain)

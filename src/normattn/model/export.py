@@ -16,7 +16,6 @@ from ._export_files import check_format, check_target, publish, size, workspace
 from ._export_int8 import GateLevels as GateLevels
 from ._export_job import CALIBRATION_IMAGES as CALIBRATION_IMAGES
 from ._export_job import Job
-from ._export_pt2 import UNSAFE
 from ._export_report import ExportReport as ExportReport
 from ._export_report import ExportRow as ExportRow
 from ._export_report import Parity as Parity
@@ -48,7 +47,9 @@ def export(
     mean square for int8. A file that is not is kept as ``<path>.failed``.
 
     int8 is ONNX Runtime's static quantization (QDQ, weights per channel); OpenVINO reads its result
-    as its own int8. A gate that int8 would flatten to a few values stays in float.
+    as its own int8. A gate that int8 would flatten to a few values stays in float. x86 processors
+    without VNNI add pairs of products in 16 bits, where large ones saturate: there the same file
+    may answer otherwise and less well than on the machine that this report is of.
 
     Args:
         model: any model with one output ``(B, classes)``, fused or slimmed or neither; left as is.
@@ -79,9 +80,7 @@ def export(
     path = Path(path)
     check_export(path, to, int8=int8, tolerance=tolerance, data=data, calibration=calibration)
     _check(model, data, calibration, rounds)
-    if input_size is None and preprocessing and "input_size" in preprocessing:
-        _, height, width = preprocessing["input_size"]
-        input_size = (height, width)
+    input_size = _size_said(preprocessing) if input_size is None else input_size
     source = _in_float32(model)
     folded = fold(
         source, tolerance=tolerance, data=data, calibration=calibration, input_size=input_size
@@ -98,10 +97,8 @@ def export(
         rows = _rows(forms, files, to, data, images, rounds)
         good = all(row.parity is None or row.parity.holds for row in rows.values())
         published = publish(made, path, to, failed=not good)
-    more = [UNSAFE] if to == "pt2" else []
-    report = ExportReport(
-        published, to, int8, rows, fold_report(folded), levels, (*shown, *notes, *more)
-    )
+    folds = fold_report(folded)
+    report = ExportReport(published, to, int8, rows, folds, levels, (*shown, *notes))
     if not good:
         raise Fault(_disagreement(report))
     return report
@@ -176,6 +173,13 @@ def _check(
             check_batches("export", batches)
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
         raise ConfigError(f"export: expected rounds to be an integer >= 0, got {rounds!r}.")
+
+
+def _size_said(preprocessing: Mapping[str, Any] | None) -> InputSize | None:
+    if not preprocessing or "input_size" not in preprocessing:
+        return None
+    _, height, width = preprocessing["input_size"]
+    return height, width
 
 
 def _in_float32(model: nn.Module) -> nn.Module:
