@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .gates import NARROW, Gates, GateSite
+from ._gates_record import NARROW, Gates, GateSite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
