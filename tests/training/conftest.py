@@ -1,5 +1,8 @@
 """A training small enough to be run many times: 64 digits, a few hundred weights."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -47,6 +50,20 @@ def short():
         return Recipe(**{**values, **changes})
 
     return make
+
+
+@pytest.fixture
+def exit_code():
+    """Return a function that runs Python code in a process of its own and gives its exit code.
+
+    For code that treats itself badly: below 0 is the signal that ended it.
+    """
+
+    def run(code, *arguments):
+        command = [sys.executable, "-W", "error", "-c", code, *arguments]
+        return subprocess.run(command, check=False, timeout=120).returncode
+
+    return run
 
 
 @pytest.fixture

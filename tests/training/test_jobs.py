@@ -4,8 +4,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -310,12 +308,10 @@ except Interrupted as interrupted:
 @pytest.mark.parametrize(
     ("number", "code", "saved"), [(signal.SIGKILL, -9, 1), (signal.SIGTERM, 143, 2)]
 )
-def test_a_killed_process_loses_no_bit(job, tmp_path, number, code, saved):
+def test_a_killed_process_loses_no_bit(job, tmp_path, exit_code, number, code, saved):
     job = with_recipe(job, ema=0.9)
     arguments = [json.dumps(job.to_json()), str(tmp_path / "killed"), str(int(number))]
-    command = [sys.executable, "-W", "error", "-c", PROCESS, *arguments]
-    done = subprocess.run(command, check=False, timeout=120)
-    assert done.returncode == code
+    assert exit_code(PROCESS, *arguments) == code
     place = torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["place"]
     assert (place["epoch"], place["batch"]) == (1, saved)
     resumed = run_job(job, tmp_path / "killed")
