@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedModel
 from ._insertion import mark
+
+if TYPE_CHECKING:
+    from ._fold_trace import FoldTrace
 
 _ADDS = {
     torch.add,
@@ -210,7 +213,7 @@ def _quietly(host: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _hooked(host: nn.Module, record: Trace) -> Iterator[None]:
+def _hooked(host: nn.Module, record: "Trace | FoldTrace") -> Iterator[None]:
     handles = []
     try:
         for module in host.modules():

@@ -4,9 +4,7 @@ A factor can move from a module into the one before it only where nobody else se
 between them: no other operation, no output of the model, no second call of either.
 """
 
-import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedModel
-from ._discovery import _tensors
+from ._discovery import _hooked, _tensors
 
 # A tensor in one of its states: an operation in place makes another one of it.
 _State = tuple[int, int]
@@ -95,7 +93,7 @@ def trace_feeds(model: nn.Module, images: Tensor) -> FoldTrace:
     """
     record = FoldTrace()
     try:
-        with _watched(model, record), torch.no_grad(), record:
+        with _hooked(model, record), torch.no_grad(), record:
             model(images)
     except Exception as error:
         raise UnsupportedModel(
@@ -108,16 +106,3 @@ def trace_feeds(model: nn.Module, images: Tensor) -> FoldTrace:
 
 def _state(tensor: Tensor) -> _State:
     return id(tensor), tensor._version
-
-
-@contextlib.contextmanager
-def _watched(model: nn.Module, record: FoldTrace) -> Iterator[None]:
-    handles = []
-    try:
-        for module in model.modules():
-            handles.append(module.register_forward_pre_hook(record.enter, with_kwargs=True))
-            handles.append(module.register_forward_hook(record.leave, with_kwargs=True))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, UnsupportedModel
-from ._support import _UNSUPPORTED
+from ._support import _UNSUPPORTED, refuse
 
 _QUANTISED = {torch.qint8, torch.quint8, torch.qint32, torch.int8, torch.uint8}
 
@@ -17,17 +17,11 @@ def check_model(who: str, model: nn.Module, example_input: Tensor | None = None)
         UnsupportedModel: the model is none, or compiled, wrapped, scripted, quantised or on the
             meta device.
     """
-    if not isinstance(model, nn.Module):
-        raise UnsupportedModel(f"{who}: expected an nn.Module, got {type(model).__name__}.")
-    for name, module in model.named_modules():
-        for is_so, what, remedy in _UNSUPPORTED:
-            if is_so(module):
-                at = f" at {name!r}" if name else ""
-                again = remedy.replace("Graft", "Slim")
-                raise UnsupportedModel(
-                    f"{who}: expected a plain eager model, got {what} "
-                    f"({type(module).__name__}){at}. {again}"
-                )
+    kinds = (
+        (is_so, what, what_to_do.replace("Graft", "Slim"))
+        for is_so, what, what_to_do in _UNSUPPORTED
+    )
+    refuse(who, model, kinds)
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise UnsupportedModel(

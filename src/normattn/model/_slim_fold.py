@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ._discovery import _tensors
 from ._groups import Groups
 from ._slim_cut import CONVOLUTIONS
 from ._slim_plan import Fold
-from ._slim_standins import tensors
+from ._slim_standins import look_on
 
 
 class Reads:
@@ -33,7 +34,7 @@ class Reads:
     def output(self, model: nn.Module) -> Tensor:
         """Return the first output of a model on the images."""
         with torch.no_grad():
-            return next(iter(tensors(model(self.images))))
+            return next(_tensors(model(self.images)))
 
 
 def into(reads: Reads, name: str) -> str | None:
@@ -110,13 +111,7 @@ def given(model: nn.Module, x: Tensor, found: Groups) -> dict[str, Tensor]:
         return note
 
     names = {m.layer for group in found.groups for m in group.members if m.role == "in"}
-    hooks = [model.get_submodule(n).register_forward_pre_hook(noting(n)) for n in names]
-    try:
-        with torch.no_grad():
-            model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    look_on(model, x, (model.get_submodule(n).register_forward_pre_hook(noting(n)) for n in names))
     return seen
 
 
@@ -137,11 +132,5 @@ def _norms_behind(model: nn.Module, x: Tensor) -> dict[str, str]:
 
     wanted = (*CONVOLUTIONS, nn.Linear, _BatchNorm)
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, wanted)]
-    hooks = [layer.register_forward_hook(noting(name)) for name, layer in layers]
-    try:
-        with torch.no_grad():
-            model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    look_on(model, x, (layer.register_forward_hook(noting(name)) for name, layer in layers))
     return found

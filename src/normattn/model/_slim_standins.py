@@ -8,14 +8,15 @@ scale each channel by itself.
 import copy
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from timm.layers.eca import CecaModule, EcaModule
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import UnsupportedModel
+from ._discovery import _tensors
 from ._insertion import mark
 from ._slim_layers import (
     FirstAffine,
@@ -71,7 +72,7 @@ class StandingIn:
         """Return the first output of the copy, or of a changed copy of it, on the example."""
         with torch.no_grad():
             y = (module or self.module)(self.example)
-        return next(iter(tensors(y)))
+        return next(_tensors(y))
 
 
 def standing_in(model: nn.Module, example_input: Tensor) -> StandingIn:
@@ -173,18 +174,24 @@ def _channels_into(root: nn.Module, kind: type[nn.Module], x: Tensor) -> dict[nn
     """Return the channels of what each module of a kind is given."""
     found: dict[nn.Module, int] = {}
     wanted = [module for module in root.modules() if isinstance(module, kind)]
-    hooks = [
-        module.register_forward_pre_hook(lambda m, args: found.update({m: args[0].shape[1]}))
-        for module in wanted
-    ]
-    try:
-        if wanted:
-            with torch.no_grad():
-                root(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+    def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        found[module] = args[0].shape[1]
+
+    if wanted:
+        look_on(root, x, (module.register_forward_pre_hook(note) for module in wanted))
     return found
+
+
+def look_on(model: nn.Module, x: Tensor, hooks: Iterable[RemovableHandle]) -> None:
+    """Run a model once with hooks, which are taken off again."""
+    held = list(hooks)
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        for hook in held:
+            hook.remove()
 
 
 def _is_scale(parameter: Tensor) -> bool:
@@ -198,14 +205,3 @@ def _draw(parameter: Tensor, generator: torch.Generator) -> None:
         return
     bound = math.sqrt(6 / parameter[0].numel())
     parameter.uniform_(-bound, bound, generator=generator)
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in what a model returned."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors(item)

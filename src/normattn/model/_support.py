@@ -1,12 +1,15 @@
 """Models that cannot be changed from the inside, or not any more."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..errors import UnsupportedModel
+
+#: What tells a kind of module, what it is called, and what to do instead.
+Kind = tuple[Callable[[nn.Module], bool], str, str]
 
 
 def refuse_unsupported(host: nn.Module) -> None:
@@ -17,14 +20,24 @@ def refuse_unsupported(host: nn.Module) -> None:
         UnsupportedModel: the model or a part of it is compiled, wrapped for distribution, scripted,
             quantised or not yet initialised.
     """
-    if not isinstance(host, nn.Module):
-        raise UnsupportedModel(f"graft: expected an nn.Module, got {type(host).__name__}.")
-    for name, module in host.named_modules():
-        for is_so, what, remedy in _UNSUPPORTED:
+    refuse("graft", host, _UNSUPPORTED)
+
+
+def refuse(who: str, model: nn.Module, kinds: Iterable[Kind]) -> None:
+    """Refuse a model that is none, or in which a part is of one of these kinds.
+
+    Raises:
+        UnsupportedModel: names the part, and what to do instead.
+    """
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModel(f"{who}: expected an nn.Module, got {type(model).__name__}.")
+    known = tuple(kinds)
+    for name, module in model.named_modules():
+        for is_so, what, remedy in known:
             if is_so(module):
                 at = f" at {name!r}" if name else ""
                 raise UnsupportedModel(
-                    f"graft: expected a plain eager model, got {what} "
+                    f"{who}: expected a plain eager model, got {what} "
                     f"({type(module).__name__}){at}. {remedy}"
                 )
 
@@ -55,7 +68,7 @@ def _is_from(module: nn.Module, package: str) -> bool:
     return any(f"{cls.__module__}.".startswith(f"{package}.") for cls in type(module).__mro__)
 
 
-_UNSUPPORTED: tuple[tuple[Callable[[nn.Module], bool], str, str], ...] = (
+_UNSUPPORTED: tuple[Kind, ...] = (
     (_is_compiled, "a compiled one", "Graft first, then compile."),
     (_is_wrapped, "one wrapped for distribution", "Graft first, then wrap."),
     (_is_scripted, "a scripted one", "Graft the eager model, then script it."),
