@@ -14,6 +14,7 @@ from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
+from .inspect import inspect
 from .list import list_names
 from .predict import predict
 from .profile import profile
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 for command in (
     *(demo, compare, watch, train, evaluate, profile, report),
-    *(salience, slim, export, predict, push, doctor),
+    *(inspect, salience, slim, export, predict, push, doctor),
 ):
     app.command()(command)
 app.command("list")(list_names)
