@@ -1,5 +1,6 @@
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # deaf to Ctrl-C, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    """Add the switch that writes golden files anew."""
+    parser.addoption("--overwrite", action="store_true", help="write golden files, not test them")
+
+
+@pytest.fixture
+def golden(request):
+    """Compare text with a golden file, or write the file where pytest has ``--overwrite``."""
+
+    def check(path: Path, text: str) -> None:
+        if request.config.getoption("--overwrite"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.is_file(), f"no {path.name}: look at what pytest --overwrite writes"
+        assert text == path.read_text(encoding="utf-8"), "if it is meant: pytest --overwrite"
+
+    return check
 
 
 @pytest.fixture
