@@ -465,6 +465,14 @@ def test_the_page_answers_whether_the_scale_factor_knows(record, words):
     assert second.startswith("Over all fractions ")
 
 
+def test_the_command_says_what_differs_from_the_usual():
+    command = removal_document(recorded(80.0, 40.0, 60.0, 61.0)).command
+    assert command == (
+        "normattn salience MODEL --data digits --criteria bn-scale --fractions 0.3 --draws 2 "
+        "--calibration 20 --seed 0 --out runs/again"
+    )
+
+
 def test_the_best_criterion_is_named_only_where_chance_does_not_explain_it():
     sure = removal_document(recorded(80.0, 40.0, 60.0, 60.0)).verdict[1]
     assert "bn-scale separates them best: least-salient first keeps 20.0 points more" in sure

@@ -136,8 +136,8 @@ def test_the_page_shows_names_as_text(record, profile, tmp_path):
     assert "<script>" not in prose
     assert "\\[x\\](y)" in prose
     assert "| Parameters | 4,000 | 1,000 | 4.00× (better) |" in prose
-    assert "| 1 | params 0.707 | 1,000 | 10,000 | 50.00 | 89.50 | −0.50 | – |  |" in prose
-    assert "| 2 | params 0.5 | – | – | – | – | – | – | It is there already. |" in prose
+    assert "| 1 | params 0.707 | 1,000 | 10,000 | 50.00 | 89.50 | −0.50 | – | done |" in prose
+    assert "| 2 | params 0.5 | – | – | – | – | – | – | skipped (It is there already.) |" in prose
     assert "No batch 32." in prose
     assert "normattn slim" in shell
     assert "](slim.png)" in shell
@@ -221,7 +221,7 @@ def test_a_slimming_that_was_stopped_in_round_1_has_a_page_that_says_so(record, 
     )
     page = write_slimmed(tmp_path).read_text()
     assert "The widths are known when the slimming is finished." in page
-    assert "not finished, 1 epochs of fine-tuning." in page
+    assert "1 epochs of fine-tuning" in page
     assert not (tmp_path / "slim.png").exists()
 
 

@@ -11,6 +11,7 @@ from ._removal_sections import curve_charts, curve_tables, summary
 from ._removal_summary import Row, curves, summarise_removal, unfinished
 from .facts import _pairs
 from .page import Document, Facts, Lines, Section
+from .removal import FRACTIONS
 
 SCALES = ("bn-scale", "nam")  # the criteria that are made of scale factors
 _WORDS = {
@@ -35,8 +36,8 @@ def removal_document(records: RemovalRecords, notes: Sequence[str] = ()) -> Docu
         sections=(
             summary(records, rows),
             curve_charts(records, found),
-            curve_tables(found),
             left_out(records),
+            curve_tables(found),
             _undone(records),
             _protocol(records),
         ),
@@ -134,9 +135,11 @@ def _protocol(records: RemovalRecords) -> Section:
 
 def _command(records: RemovalRecords) -> str:
     settings = mapping(records.run, "settings")
+    usual = tuple(entries(settings, "fractions"))
     options = {
         "--data": _data(records),
         "--criteria": ",".join(records.criteria) or "all",
+        "--fractions": None if usual in ((), FRACTIONS) else ",".join(f"{f:g}" for f in usual),
         "--limit": settings.get("images"),
         "--scope": settings.get("scope"),
         "--draws": settings.get("draws"),

@@ -107,7 +107,7 @@ def _explained(criterion: str) -> str:
 def curve_tables(found: Sequence[Curves]) -> Section:
     """Return the curves as tables, one a criterion."""
     columns = (
-        Column("removed", "Removed (%)"),
+        Column("removed", "Removed (%)", numeric=False),
         Column("least", "Least salient first"),
         Column("random", "Random (range)"),
         Column("most", "Most salient first"),

@@ -126,7 +126,7 @@ def _allowed(found: Slimmed) -> list[Any]:
     floor = found.accuracy - drop
     rows = [{"floor": floor, "label": f"allowed: {drop:g} points less, {floor:.2f} %"}]
     base = alt.Chart(alt.InlineData(values=rows)).encode(alt.Y("floor:Q"))
-    words = base.mark_text(align="left", baseline="bottom", dx=4, dy=-3, color=INK)
+    words = base.mark_text(align="left", baseline="top", dx=4, dy=4, color=INK)
     return [
         base.mark_rule(color=WORSE, strokeDash=[6, 4]),
         words.encode(alt.Text("label:N"), x=alt.value(0)),

@@ -51,7 +51,7 @@ def _costs(found: Slimmed) -> Section:
 
 def _rounds(found: Slimmed) -> Section:
     columns = (
-        Column("round", "Round"),
+        Column("round", "Round", numeric=False),
         Column("target", "Target", numeric=False),
         Column("parameters", "Parameters"),
         Column("macs", "Multiply-adds"),
@@ -59,7 +59,7 @@ def _rounds(found: Slimmed) -> Section:
         Column("tuned", "after fine-tuning (%)"),
         Column("change", "Difference (points)"),
         Column("seconds", "Fine-tuning (s)"),
-        Column("note", "Note", numeric=False),
+        Column("state", "State", numeric=False),
     )
     rows = tuple(_round(found, each) for each in found.rounds)
     drop = number(found.record, "job", "max_drop")
@@ -100,20 +100,22 @@ def _round(found: Slimmed, each: RoundRecord) -> dict[str, Cell]:
             "worse" if over else "",
         ),
         "seconds": _fixed(number(record, "after", "seconds"), 0),
-        "note": Cell(_note(found, each)),
+        "state": _state(found, each),
     }
 
 
-def _note(found: Slimmed, each: RoundRecord) -> str:
+def _state(found: Slimmed, each: RoundRecord) -> Cell:
+    """Return how far a round got, and below what it noted."""
     said = text(each.record, "note")
     if not each.finished:
-        return f"not finished, {len(each.history)} epochs of fine-tuning. {said}".strip()
+        epochs = f"{len(each.history)} epochs of fine-tuning"
+        return Cell("not finished", note=". ".join(filter(None, (epochs, said))))
     if find(each.record, "skipped"):
-        return said or "nothing to remove"
-    kept = number(found.record, "kept")
-    if found.done and kept is not None and each.number > kept:
-        return f"not kept. {said}".strip()
-    return said
+        return Cell("skipped", note=said or "nothing to remove")
+    kept = number(found.record, "kept") if found.done else None
+    if kept is None:
+        return Cell("done", note=said)
+    return Cell("kept" if each.number <= kept else "not kept", note=said)
 
 
 def _count(value: float | None) -> Cell:

@@ -9,7 +9,8 @@
 The last two are what `benchmarks/slimming.py` writes; nobody else has to.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ def read_slimmings(folder: Path | str, like: Slimmed | None = None) -> Slimmings
     Args:
         folder: whose folders are searched, not theirs in turn.
         like: take those alone that began with this one's model, on the same data; by default, with
-            that of the first folder that is finished.
+            the model that most of them began with.
 
     Raises:
         RunError: there is no finished slimming in it.
@@ -98,7 +99,7 @@ def read_slimmings(folder: Path | str, like: Slimmed | None = None) -> Slimmings
     if folder.is_dir():
         found = list(_candidates(folder, notes))
     done = [each for each in found if each.done and _result(each) is not None]
-    first = like or (done[0] if done else None)
+    first = like or _commonest(done)
     if first is None or first.accuracy is None:
         raise RunError(
             f"{folder}: expected a folder with finished slimmings in it, got none. "
@@ -131,6 +132,11 @@ def _candidates(folder: Path, notes: list[str]) -> Iterator[Slimmed]:
         elif (path / "refused.json").is_file():
             reason = text(read_mapping(path / "refused.json", notes), "reason")
             notes.append(f"{path.name} was refused: {reason or 'no reason recorded'}")
+
+
+def _commonest(done: Sequence[Slimmed]) -> Slimmed | None:
+    counts = Counter(map(_identity, done))
+    return max(done, key=lambda each: counts[_identity(each)], default=None)
 
 
 def _identity(each: Slimmed) -> tuple[object, ...]:
