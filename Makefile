@@ -10,6 +10,7 @@ demo: $(STAMP)
 	$(BIN)/normattn demo --out runs/demo
 
 test: $(STAMP) check
+	$(BIN)/python tests/browser/setup.py
 	$(BIN)/pytest -q -n 2
 
 check: $(STAMP)
