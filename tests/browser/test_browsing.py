@@ -1,6 +1,9 @@
 """What watches the pages sees what it is there for: each of its tests could fail."""
 
 import asyncio
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from browsing import INSTALL, NoBrowser, launch
@@ -77,3 +80,20 @@ def test_playwrights_own_chromium_is_tried_first_then_those_on_path(monkeypatch)
 
 def test_a_loop_of_playwright_runs_only_in_this_folder(browser):
     assert asyncio.get_running_loop().is_running()  # why the browser is closed with the folder
+
+
+def test_where_no_chromium_can_be_installed_there_is_one_line_and_no_error(monkeypatch, capsys):
+    asked = []
+
+    def run(command, **options):
+        asked.append(command[1:])
+        return SimpleNamespace(stderr="Downloading\nError: no network\n")
+
+    place = Path(__file__).with_name("setup.py")
+    setup = runpy.run_path(str(place))["main"].__globals__
+    monkeypatch.setitem(setup, "_reason", lambda: "No Chromium starts here.")
+    monkeypatch.setitem(setup, "subprocess", SimpleNamespace(run=run))
+    setup["main"]()
+    assert asked == [["-m", *INSTALL.split()]]
+    said = "The pages' tests will be skipped. No Chromium starts here. Error: no network\n"
+    assert capsys.readouterr().out == said
