@@ -16,12 +16,14 @@ from normattn.errors import ArtifactError, ConfigError, Fault, RunError
 from normattn.model import _runtimes, _slim_cost
 from normattn.model._slim_cost import Costs
 from normattn.model._slim_plan import SlimPlan
+from normattn.model.artifact import read_info
 from normattn.model.profile import Latency
 from normattn.training import (
     Interrupted,
     Job,
     _slimming_plans,
     _slimming_round,
+    _slimming_start,
     evaluate,
     recipe,
     run_job,
@@ -535,6 +537,23 @@ def test_a_refused_job_leaves_what_somebody_else_put_into_its_folder(
 def test_images_of_another_size_are_refused_with_what_to_do(job, run, tmp_path):
     with pytest.raises(ConfigError, match=r"got 1×16×16 of digits.*--image-size 8"):
         run(dataclasses.replace(job, image_size=16), tmp_path)
+
+
+def test_images_that_are_resized_come_as_the_model_predicts_them(
+    job, trained, tmp_path, monkeypatch
+):
+    said = {**read_info(trained).preprocessing, "crop_pct": 0.5, "interpolation": "bicubic"}
+    other = normattn.save(normattn.load(trained), tmp_path / "other", preprocessing=said)
+    given, opened = {}, _slimming_start.open_data
+
+    def record(spec, **how):
+        given.update(how)
+        return opened(spec, **how)
+
+    monkeypatch.setattr(_slimming_start, "open_data", record)
+    asked = dataclasses.replace(job, artifact=str(other), image_size=8)
+    _slimming_start.open_for(asked, read_info(other))
+    assert (given["crop"], given["method"].name) == (0.5, "BICUBIC")
 
 
 def test_other_classes_are_refused(job, run, trained, tmp_path):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..data import ImageData, open_data
 from ..errors import ConfigError
+from ..model._artifact_images import Preprocessing
 from ..model.artifact import INFO, WEIGHTS, ArtifactInfo
 from ._slimming_job import SlimJob
 
@@ -21,11 +22,16 @@ def open_for(job: SlimJob, info: ArtifactInfo) -> ImageData:
     Raises:
         ConfigError: their classes, channels or size are not the model's.
     """
+    how: dict[str, Any] = {}
+    if info.preprocessing is not None:  # images that are resized come as `predict` would take them
+        known = Preprocessing.parse(info.preprocessing, job.artifact)
+        how = {"crop": known.crop, "method": known.method}
     data = open_data(
         job.data,
         train_limit=job.train_limit,
         on_bad_image=job.on_bad_image,  # type: ignore[arg-type]  # checked by open_data
         image_size=job.image_size,
+        **how,
     )
     _require_classes(job, info, data)
     wanted = info.preprocessing or {}
