@@ -49,7 +49,7 @@ def enlarged(sites: Sequence[GateSite]) -> Any:
         base.mark_bar(height=9, color=ACCENT).encode(
             x=alt.X("from:Q", title=title, scale=domain), x2="to:Q"
         ),
-    ).properties(width="container", height=alt.Step(_STEP))
+    ).properties(width="container", height=_STEP * len(sites))
 
 
 def sorted_weights(sites: Sequence[GateSite], which: str, title: str) -> Any:

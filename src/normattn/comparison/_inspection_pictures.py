@@ -6,6 +6,8 @@ picture says is said beside it in words.
 
 import io
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -14,11 +16,15 @@ from torch import Tensor
 
 from ._inspection_records import Channels, Map, Pixels, Sample
 
-SIDE = 128  # pixels of a panel's longer side
-_GAP, _LINE = 6, 15
+SIDE = 112  # pixels of a panel's longer side; a page shows five of them at about two thirds
+_TILE = 64  # of a channel's activation
+_GAP, _APART, _LINE, _LETTERS, _SMALLEST = 6, 20, 18, 14, 8
 _GREY = (124, 132, 141, 255)
 _COLORS, _SHARE = 160, 0.55
+EVERYWHERE = " everywhere"
 _HEAT, _FLOW = "inferno", "viridis"
+
+Panel = tuple[Image.Image | None, tuple[str, str]]  # and what stands above it
 
 
 def sample_strip(sample: Sample, top: float) -> bytes:
@@ -29,11 +35,16 @@ def sample_strip(sample: Sample, top: float) -> bytes:
         top: the end of the lower row's scale.
     """
     image = pixels(sample.guess.pixels)
-    upper = [(enlarged(image), ("image", ""))]
-    lower: list[tuple[Image.Image | None, tuple[str, str]]] = [(None, ("", ""))]
+    upper: list[Panel] = [(enlarged(image), ("image", ""))]
+    lower: list[Panel] = [(None, ("", ""))]
     for values in sample.maps.values():
-        size = f"gate {values.shape[0]}×{values.shape[1]}"
-        upper.append((blended(image, stretched(values), _HEAT), (size, span(values))))
+        size = f"{values.shape[0]}×{values.shape[1]}"
+        upper.append(
+            (
+                blended(image, stretched(values), _HEAT),
+                (size, span(values).removesuffix(EVERYWHERE)),
+            )
+        )
         lower.append((blended(image, values / top, _HEAT), (f"0 to {top:g}", "")))
     if sample.cam is not None:
         upper.append((blended(image, stretched(sample.cam, 0.0), _HEAT), ("Grad-CAM", "")))
@@ -42,18 +53,17 @@ def sample_strip(sample: Sample, top: float) -> bytes:
 
 def channel_grid(channels: Channels, images: Sequence[Tensor]) -> bytes:
     """Return a row an image: the image, then |x · gate| of each channel, on one scale a row."""
-    rows = []
+    rows: list[list[Panel]] = []
     for number, image in enumerate(images):
-        row = [(enlarged(pixels(image), SIDE * 3 // 4), ("image", ""))]
+        row: list[Panel] = [(enlarged(pixels(image), _TILE), ("", ""))]
         seen = channels.activations[number]
         shown = seen / (float(seen.max()) or 1.0)
-        for channel, salience, values in zip(
-            channels.chosen, channels.salience, shown, strict=True
-        ):
-            tile = enlarged(colored(values, _FLOW), SIDE * 3 // 4)
-            row.append((tile, (f"ch {channel}", f"{salience:.2g}") if not number else ("", "")))
+        chosen = zip(channels.chosen, channels.salience, shown, strict=True)
+        for channel, salience, values in chosen:
+            words = ("", "") if number else (f"ch {channel}", f"{salience:.2g}")
+            row.append((enlarged(colored(values, _FLOW), _TILE), words))
         rows.append(row)
-    return _png(_grid(rows))
+    return _png(_grid(rows, apart=(1, 1 + channels.most)))
 
 
 def single(image: Tensor) -> bytes:
@@ -74,7 +84,7 @@ def span(values: Map) -> str:
     while digits < 6 and 0 < high - low < 2 * 10.0**-digits:
         digits += 1
     first, last = f"{low:.{digits}f}", f"{high:.{digits}f}"
-    return f"{first} everywhere" if first == last else f"{first}–{last}"
+    return f"{first}{EVERYWHERE}" if first == last else f"{first}–{last}"
 
 
 def stretched(values: Map, low: float | None = None) -> Map:
@@ -115,27 +125,43 @@ def _size(width: int, height: int, side: int) -> tuple[int, int]:
     return max(1, round(width * side / longer)), max(1, round(height * side / longer))
 
 
-def _grid(
-    rows: Sequence[Sequence[tuple[Image.Image | None, tuple[str, str]]]],
-) -> Image.Image:
-    """Put panels beside and below each other, each with up to two lines of letters above it."""
+def _grid(rows: Sequence[Sequence[Panel]], apart: Sequence[int] = ()) -> Image.Image:
+    """Put panels beside and below each other, each with up to two lines of letters above it.
+
+    Args:
+        rows: of panels.
+        apart: columns with more room in front of them.
+    """
     tiles = [tile for row in rows for tile, _ in row if tile is not None]
     width, height = (max(tile.size[axis] for tile in tiles) for axis in (0, 1))
     lines = [max(sum(map(bool, words)) for _, words in row) for row in rows]
-    tall = sum(height + _GAP + _LINE * count for count in lines)
-    columns = max(map(len, rows))
-    sheet = Image.new("RGBA", (columns * (width + _GAP) - _GAP, tall), (0, 0, 0, 0))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    top = 0
+    count = max(map(len, rows))
+    lefts = [c * (width + _GAP) + _APART * sum(a <= c for a in apart) for c in range(count)]
+    tall = sum(height + _GAP + _LINE * count for count in lines) - _GAP
+    sheet = Image.new("RGBA", (lefts[-1] + width, tall), (0, 0, 0, 0))
+    draw, top = ImageDraw.Draw(sheet), 0
     for row, count in zip(rows, lines, strict=True):
-        for column, (tile, words) in enumerate(row):
-            left = column * (width + _GAP)
+        for left, (tile, words) in zip(lefts, row, strict=False):
             for line, word in enumerate(filter(None, words)):
+                font = _fitting(word, width)
                 draw.text((left, top + line * _LINE), word, fill=_GREY, font=font)
             if tile is not None:
                 sheet.paste(tile, (left, top + count * _LINE))
         top += height + _GAP + _LINE * count
     return sheet
+
+
+def _fitting(word: str, width: int) -> ImageFont.FreeTypeFont:
+    """Return letters small enough for a word to stand above its panel."""
+    sizes = range(_LETTERS, _SMALLEST, -1)
+    return next((f for f in map(_font, sizes) if f.getlength(word) <= width), _font(_SMALLEST))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the letters that ship with matplotlib; Pillow's own lack × and –."""
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(path, size)
 
 
 def _png(image: Image.Image) -> bytes:

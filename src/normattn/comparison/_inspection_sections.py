@@ -9,14 +9,13 @@ from ._inspection_records import Inspected
 from ._inspection_shown import Room, channels, maps, mistakes, titled
 from .page import Cell, Chart, Column, Item, Lines, Section, Table
 
-_CHARTS = 12  # models whose ranges are drawn; the table has them all
+_MODELS = 12  # whose gates are shown; gates.json has them all
 _WEIGHTS = 4  # models whose sorted weights are drawn
 _GATES = (
     Column("gate", "Gate", False), Column("mean", "Mean"), Column("spread", "Spread"),
-    Column("low", "1 %"), Column("high", "99 %"), Column("under", "1 % from ½"),
-    Column("over", "99 % from ½"), Column("width", "1 to 99 %"),
-    Column("float32", "Sampled values, different ones"), Column("bfloat16", "left in bfloat16"),
-    Column("int8", "left in int8"), Column("below", "Below 0.05 (%)"),
+    Column("low", "1 %"), Column("high", "99 %"), Column("width", "1 to 99 %"),
+    Column("float32", "Different values"), Column("bfloat16", "in bfloat16"),
+    Column("int8", "in int8"), Column("below", "Below 0.05 (%)"),
     Column("above", "Above 0.95 (%)"),
 )  # fmt: skip
 
@@ -35,19 +34,17 @@ def sections(models: Sequence[Inspected], room: Room) -> tuple[Section, ...]:
 
 def _gates(models: Sequence[Inspected]) -> Section:
     drawn: list[Item] = []
-    for place, model in enumerate(models[:_CHARTS]):
+    for place, model in enumerate(models[:_MODELS]):
         said = " ".join(model.gates.summary)
-        title, sites = titled(models, model, "on the scale from 0 to 1"), model.gates.sites
+        title, sites = titled(models, model, "On the scale from 0 to 1"), model.gates.sites
         drawn.append(Chart(f"ranges-{place}", title, charts.ranges(range_rows(sites)), said))
-        title = titled(models, model, "enlarged")
+        title = titled(models, model, "Enlarged")
         widest = max(site.width for site in sites)
         text = f"How far the values of each gate are from its mean: up to {widest:.2g} wide."
         drawn.append(Chart(f"enlarged-{place}", title, enlarged(sites), text))
-    more = len(models) - _CHARTS
-    hidden = (
-        f" The first {_CHARTS} models are drawn, {more} more are in the tables." if more > 0 else ""
-    )
-    tables = [_gate_table(models, place, model) for place, model in enumerate(models)]
+    more = len(models) - _MODELS
+    hidden = f" Shown are {_MODELS} models; gates.json has {more} more." if more > 0 else ""
+    tables = [_gate_table(models, place, model) for place, model in enumerate(models[:_MODELS])]
     left = [
         f"{titled(models, model, site)}: {reason}."
         for model in models
@@ -59,7 +56,7 @@ def _gates(models: Sequence[Inspected]) -> Section:
         "What the gates multiply by",
         "A gate multiplies every value of a map. On the left, 98 of 100 of its values lie within "
         "the line, and the dashed line is ½; on the right the same, enlarged, around the mean. The "
-        f"table says what is left of it in numbers of fewer bits.{hidden}",
+        f"table says how many different values are left in numbers of fewer bits.{hidden}",
         (*drawn, *tables, *(unseen if left else [])),
     )
 
@@ -68,7 +65,7 @@ def _gate_table(models: Sequence[Inspected], place: int, model: Inspected) -> Ta
     sampled = max(site.sampled for site in model.gates.sites)
     return Table(
         f"gates-{place}",
-        titled(models, model, "the gates in numbers"),
+        titled(models, model, "The gates in numbers"),
         _GATES,
         tuple(_gate_row(site) for site in model.gates.sites),
         f"Over {model.gates.images:,} images. Mean, spread and shares are of all values; the rest "
@@ -81,12 +78,10 @@ def _gate_row(site: GateSite) -> dict[str, Cell]:
         "gate": Cell(site.name),
         "mean": Cell(site.mean, f"{site.mean:.5f}"),
         "spread": Cell(site.spread, f"{site.spread:.2g}"),
-        "low": Cell(site.low, f"{site.low:.5f}"),
-        "high": Cell(site.high, f"{site.high:.5f}"),
-        "under": Cell(site.low - 0.5, f"{site.low - 0.5:+.2g}"),
-        "over": Cell(site.high - 0.5, f"{site.high - 0.5:+.2g}"),
+        "low": Cell(site.low, f"{site.low:.5f}", f"{site.low - 0.5:+.2g} from ½"),
+        "high": Cell(site.high, f"{site.high:.5f}", f"{site.high - 0.5:+.2g} from ½"),
         "width": Cell(site.width, f"{site.width:.2g}"),
-        **{kind: Cell(float(count), f"{count:,}") for kind, count in site.distinct.items()},
+        **{kind: Cell(count, f"{count:,}") for kind, count in site.distinct.items()},
         "below": Cell(100 * site.below, f"{100 * site.below:.3g}"),
         "above": Cell(100 * site.above, f"{100 * site.above:.3g}"),
     }
@@ -131,10 +126,10 @@ def _weights(models: Sequence[Inspected]) -> Section:
             sites = [site for site in model.gates.sites if len(getattr(site, which)) > 1]
             if sites:
                 chart = sorted_weights(sites, which, title)
-                name = titled(models, model, f"{title.lower()}, sorted")
+                name = titled(models, model, f"{title}, sorted")
                 items.append(Chart(f"{which}-{place}", name, chart, _spans(sites, which)))
     more = len(models) - _WEIGHTS
-    hidden = f" The first {_WEIGHTS} models are drawn; gates.json has all." if more > 0 else ""
+    hidden = f" Shown are {_WEIGHTS} models; gates.json has {more} more." if more > 0 else ""
     return Section(
         "weights",
         "Scale factors and importance",

@@ -9,7 +9,7 @@ from .page import Cell, Column, Item, Picture, Section, Table
 #: Bytes of pictures on a page, which as text are a third more; with all else it stays below 3 MB.
 ROOM = 1_000_000
 _MISTAKES = (
-    Column("image", "Validation image"), Column("truth", "True class", False),
+    Column("image", "Validation image", False), Column("truth", "True class", False),
     Column("predicted", "Predicted class", False), Column("probability", "Probability (%)"),
 )  # fmt: skip
 
@@ -31,7 +31,7 @@ class Room:
 
 def titled(models: Sequence[Inspected], model: Inspected, title: str) -> str:
     """Return a title that says whose it is where there are several models."""
-    return title[0].upper() + title[1:] if len(models) == 1 else f"{model.name}: {title}"
+    return title if len(models) == 1 else f"{model.name}: {title}"
 
 
 def maps(models: Sequence[Inspected], room: Room) -> Section:
@@ -45,10 +45,10 @@ def maps(models: Sequence[Inspected], room: Room) -> Section:
         "maps",
         "Where the gates look",
         "The gate of the last site of each size of map, mean over the channels, over the image; "
-        "dark is low, bright is high. In the upper row the colours span what the map has, from its "
-        "lowest to its highest value, which stand above it; in the lower row they span the whole "
-        "scale of a gate, so that a gate that hardly moves has one colour. Grad-CAM, beside it, is "
-        "where the predicted class gets its evidence from in the last layer with maps.",
+        "dark is low, bright is high. Above each stand its size, its lowest and its highest value. "
+        "In the upper row the colours span these; in the lower row they span the whole scale of a "
+        "gate, so that a gate that hardly moves has one colour. Grad-CAM, beside it, is where "
+        " the predicted class gets its evidence from in the last layer with maps.",
         tuple(items),
         "No maps could be made.",
     )
@@ -61,7 +61,7 @@ def _map_picture(models: Sequence[Inspected], model: Inspected, sample: Sample) 
     text = f"Image {sample.guess.place} with the gates over it, from left to right: {spans}"
     text += ". Last, Grad-CAM." if sample.cam is not None else "."
     return Picture(
-        titled(models, model, f"image {sample.guess.place}"),
+        titled(models, model, f"Image {sample.guess.place}"),
         sample_strip(sample, top),
         text,
         f"{_said(sample.guess)} Gate: {spans}.",
@@ -106,17 +106,16 @@ def mistakes(models: Sequence[Inspected], room: Room) -> Section:
     pictures: list[Item] = []
     tables: list[Item] = []
     for place, model in enumerate(models):
-        if model.samples:  # as with maps, one model of a mechanism
+        if model.samples and model.mistakes:  # as with maps, one model of a mechanism
             for guess in model.mistakes:
                 pictures += room.take(_mistake_picture(models, model, guess))
-        if model.mistakes:
             rows = tuple(
                 {"image": Cell(guess.place), "truth": Cell(guess.truth),
                  "predicted": Cell(guess.predicted),
                  "probability": Cell(100 * guess.probability, f"{100 * guess.probability:.1f}")}
                 for guess in model.mistakes
             )  # fmt: skip
-            title = titled(models, model, "the most confident mistakes")
+            title = titled(models, model, "The most confident mistakes")
             tables.append(Table(f"mistakes-{place}", title, _MISTAKES, rows))
     return Section(
         "mistakes",

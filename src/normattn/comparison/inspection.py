@@ -1,26 +1,20 @@
 """Look inside trained attention: a page of gates, maps, channels and mistakes over real images."""
 
 import json
-import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import _files
 from ..data import ImageData
 from ..errors import ConfigError, DataError, InputError, RunError
 from ..model.artifact import load, read_info
-from ..training.distributed import choose_device
-from ..training.provenance import commit, machine, versions
 from ..training.saved import open_for
 from ._inspection_images import BATCH, Look, Progress
 from ._inspection_look import look_at
+from ._inspection_page import IMAGES, Asked, inspection_page
 from ._inspection_records import Inspected as Inspected
-from ._inspection_sections import sections
-from ._inspection_shown import Room
-from .facts import _pairs
-from .page import Document, Facts, Lines, Section, render_page
+from .page import render_page
 from .protocol import trial_folder
 from .records import read_run
 
@@ -28,7 +22,6 @@ if TYPE_CHECKING:
     from ..data.opening import OnBadImage
 
 NUMBERS = "gates.json"
-_SHOWN = 5  # bad images that are named
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class Inspection:
     """
 
     data: str
-    images: int = 8
+    images: int = IMAGES
     limit: int | None = None
     on_bad_image: "OnBadImage" = "stop"
 
@@ -104,6 +97,11 @@ def inspections(
         UnsupportedModel: the model has no attention that can be looked at.
     """
     target, out = Path(target), _checked(Path(out))
+    asked = Asked(
+        target, inspection.data, out, inspection.images, inspection.limit,
+        inspection.on_bad_image, device,
+    )  # fmt: skip
+    _files.make_folder(out.parent)
     tell: Progress = progress or (lambda event: None)
     work = _Work(target, inspection, device, tell)
     is_run = (target / "protocol.json").exists()
@@ -111,11 +109,10 @@ def inspections(
         work.run()
     else:
         work.add(target.name or str(target), target, pictures=True)
-    _files.make_folder(out.parent)
     for model, folder in zip(work.models, work.folders, strict=True):
         place = (folder if is_run else out.parent) / NUMBERS
         _files.write_json(place, {"model": model.name, **model.gates.to_json()})
-    document = work.document(out)
+    document = inspection_page(work.models, work.missing, asked)
     _files.write_bytes(out, render_page(document).encode(errors="replace"))
     return Inspections(out, tuple(work.models), document.missing)
 
@@ -139,6 +136,9 @@ class _Work:
                 continue
             folder = trial_folder(self.target, trial.mechanism, trial.seed)
             try:
+                if not read_info(folder).grafts:
+                    self.missing.append(f"{trial.name}: no attention, so nothing to inspect.")
+                    continue
                 self.add(trial.name, folder, pictures=trial.mechanism not in seen)
                 seen.add(trial.mechanism)
             except (DataError, ConfigError):  # the same for all models, and the user's to mend
@@ -176,62 +176,6 @@ class _Work:
             )
         return data
 
-    def document(self, out: Path) -> Document:
-        """Return the page."""
-        room = Room()
-        found = sections(self.models, room)
-        first = self.models[0]
-        missing = [*self.missing, *_skipped(first.data)]
-        if room.refused:
-            missing.append(f"{room.refused} pictures have no room on this page: give fewer images.")
-        mechanisms = list(dict.fromkeys(model.gates.mechanism for model in self.models))
-        return Document(
-            title=f"Inside {self.target.resolve().name}",
-            kind="inspection of attention",
-            verdict=first.summary if len(self.models) == 1 else (),
-            about=f"{', '.join(mechanisms)} · {first.data['images']:,} validation images of "
-            f"{self.asked.data}",
-            missing=tuple(dict.fromkeys(missing)),
-            sections=(*self._verdicts(), *found, self._made_with(first)),
-            command=self._command(out),
-        )
-
-    def _verdicts(self) -> tuple[Section, ...]:
-        """Return, of several models, what the gates of each do."""
-        if len(self.models) == 1:
-            return ()
-        items = tuple(Lines(model.name, model.summary) for model in self.models)
-        return (Section("models", "Model by model", "", items),)
-
-    def _made_with(self, first: Inspected) -> Section:
-        data = {key: first.data[key] for key in ("spec", "val", "size", "mean", "std")}
-        place = choose_device(self.device)
-        made: dict[str, Any] = {
-            "versions": versions(), "commit": commit(), "machine": machine(place)
-        }  # fmt: skip
-        pairs: Mapping[str, Any] = {
-            "model": str(self.target), "images looked at": first.data["images"], **data
-        }  # fmt: skip
-        items = (
-            Facts("Model and data", tuple(_pairs(pairs))),
-            Facts("Software and hardware", tuple(_pairs(made))),
-        )
-        notes = (Lines("Notes on the data", tuple(first.data["notes"])),)
-        return Section(
-            "made-with",
-            "What this was made with",
-            "",
-            items + (notes if first.data["notes"] else ()),
-        )
-
-    def _command(self, out: Path) -> str:
-        asked = self.asked
-        words = ["normattn", "inspect", str(self.target), "--data", asked.data, "--out", str(out)]
-        words += ["--images", str(asked.images)] if asked.images != Inspection("").images else []
-        words += ["--limit", str(asked.limit)] if asked.limit is not None else []
-        words += ["--on-bad-image", "skip"] if asked.on_bad_image == "skip" else []
-        return shlex.join(words)
-
 
 def _checked(out: Path) -> Path:
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
@@ -240,11 +184,3 @@ def _checked(out: Path) -> Path:
             "Name the file."
         )
     return out
-
-
-def _skipped(data: Mapping[str, Any]) -> list[str]:
-    names = data["skipped"]
-    if not names:
-        return []
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{len(names)} bad images were left out: {', '.join(names[:_SHOWN])}{more}."]
