@@ -322,7 +322,9 @@ def test_the_command_says_what_differs_from_the_usual():
         assert words in text
     assert "epochs" not in text
     assert "--batch" not in text
+    assert "--runtime" not in text
     assert "--batch 32" in command(dataclasses.replace(job, batch=32))
+    assert "--runtime openvino" in command(dataclasses.replace(job, runtime="openvino"))
 
 
 def test_the_best_model_is_the_best_seed_of_the_best_mechanism(tmp_path):
