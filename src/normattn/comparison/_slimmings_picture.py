@@ -1,5 +1,6 @@
 """The chart of several slimmings: accuracy against the time that a pass takes, by criterion."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -42,9 +43,7 @@ def draw_tradeoff(found: Slimmings) -> Any | None:
     if not rows:
         return None
     names = list(dict.fromkeys(row["criterion"] for row in rows))
-    others = [name for name in names if name != CONTROL]
-    colors = {n: _COLORS[i % len(_COLORS)] for i, n in enumerate(others)} | {CONTROL: MUTED}
-    shapes = {n: _SHAPES[i % len(_SHAPES)] for i, n in enumerate(others)} | {CONTROL: "circle"}
+    colors, shapes = _styles(names)
     legend = alt.Legend(title="criterion", orient="top", columns=3)
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         alt.X(
@@ -55,7 +54,7 @@ def draw_tradeoff(found: Slimmings) -> Any | None:
         alt.Y("accuracy:Q", scale=alt.Scale(zero=False), title="top-1 accuracy (%)"),
         alt.Color(
             "criterion:N",
-            scale=alt.Scale(domain=names, range=[colors[name] for name in names]),
+            scale=alt.Scale(domain=names, range=colors),
             legend=legend,
         ),
     )
@@ -63,7 +62,7 @@ def draw_tradeoff(found: Slimmings) -> Any | None:
     points = base.mark_point(filled=True, size=70, opacity=1).encode(
         alt.Shape(
             "criterion:N",
-            scale=alt.Scale(domain=names, range=[shapes[name] for name in names]),
+            scale=alt.Scale(domain=names, range=shapes),
             legend=legend,
         ),
         tooltip=[
@@ -82,6 +81,14 @@ def draw_tradeoff(found: Slimmings) -> Any | None:
         points,
         word.encode(alt.X("speedup:Q"), alt.Y("accuracy:Q"), alt.Text("label:N")),
     ).properties(width="container", height=300)
+
+
+def _styles(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a colour and a shape for each criterion: grey and round for the control."""
+    others = [name for name in names if name != CONTROL]
+    colors = {n: _COLORS[i % len(_COLORS)] for i, n in enumerate(others)} | {CONTROL: MUTED}
+    shapes = {n: _SHAPES[i % len(_SHAPES)] for i, n in enumerate(others)} | {CONTROL: "circle"}
+    return [colors[name] for name in names], [shapes[name] for name in names]
 
 
 def slimmed_tradeoff(found: Slimmings) -> Chart | None:

@@ -95,9 +95,7 @@ def read_slimmings(folder: Path | str, like: Slimmed | None = None) -> Slimmings
     """
     folder = Path(folder)
     notes: list[str] = []
-    found: list[Slimmed] = []
-    if folder.is_dir():
-        found = list(_candidates(folder, notes))
+    found = list(_candidates(folder, notes)) if folder.is_dir() else []
     done = [each for each in found if each.done and _result(each) is not None]
     first = like or _commonest(done)
     if first is None or first.accuracy is None:
