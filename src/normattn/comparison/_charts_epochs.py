@@ -15,7 +15,7 @@ MEAN = "mean"  # stands where a seed does
 _HALVES = (1, 2, 4, 8)  # epochs on each side that a place of the slider takes in
 _NAMED = len(CATEGORIES)  # lines that colours can tell apart
 _LOOSE = alt.Scale(nice=False, zero=False)
-#: Of a legend. By the container and not by the chart's width, which would move while it is laid out.
+#: Of a legend: by the container's width, as the chart's own moves while it is laid out.
 _COLUMNS = "isFinite(containerSize()[0]) ? max(1, floor(containerSize()[0] / 165)) : 4"
 #: Where a logarithmic axis has its ticks.
 _TICKS = [round(math.log10(m * 10.0**power), 6) for power in range(-6, 4) for m in (1, 2, 5)]
@@ -46,30 +46,8 @@ def curves(found: Sequence[Curve], axis: str, *, baseline: str = "") -> Any:
         for c in found
         for epoch, value in c.values.items()
     ]
-    smooth = alt.param(
-        name="smooth", value=0,
-        bind=alt.binding_range(min=0, max=len(_HALVES), step=1, name="Smoothing"),
-    )  # fmt: skip
-    log = alt.param(name="logarithmic", value=False, bind=alt.binding_checkbox(name="Log scale"))
-    shown = alt.param(
-        name="shown", value="",
-        bind=alt.binding_select(options=["", *names], labels=["all", *names], name="Mechanism"),
-    )  # fmt: skip
-    chart = alt.Chart(alt.InlineData(values=rows, name="curves"))
-    for place, half in enumerate(_HALVES, start=1):
-        smoothed: Any = {"as": f"smooth {place}"}  # a word of Python's own
-        chart = chart.transform_window(
-            [alt.WindowFieldDef(op="mean", field="value", **smoothed)],
-            frame=[-half, half], groupby=["mechanism", "seed"], sort=[{"field": "epoch"}],
-        )  # fmt: skip
-    chart = chart.transform_filter(
-        f"shown == '' || datum.mechanism == shown || datum.mechanism == {_quoted(baseline)}"
-    )
-    chart = chart.transform_calculate(
-        shown="smooth == 0 ? datum.value : datum['smooth ' + smooth]"
-    ).transform_calculate(height="logarithmic ? log(datum.shown) / LN10 : datum.shown")
     few = max((len(c.values) for c in found), default=0) <= 3  # a line of one point shows nothing
-    base = chart.encode(
+    base = _smoothed(baseline).encode(
         x=alt.X("epoch:Q", title="Epoch", axis=_epochs(rows), scale=_LOOSE),
         y=alt.Y("height:Q", title=axis, scale=alt.Scale(zero=False, padding=8), axis=_height()),
         color=_colors(names, baseline),
@@ -77,14 +55,16 @@ def curves(found: Sequence[Curve], axis: str, *, baseline: str = "") -> Any:
         tooltip=["mechanism:N", "seed:N"],
     )  # fmt: skip
     dots = alt.OverlayMarkDef(size=18) if few else False
+    many = len(names) > _NAMED  # they lie on each other, until one is chosen
     seeds = base.transform_filter(f"datum.seed != '{MEAN}'").mark_line(
-        strokeWidth=1, opacity=0.4 if len(names) <= _NAMED else 0.15, point=dots
+        strokeWidth=1, opacity=alt.ExprRef("shown == '' ? 0.1 : 0.4") if many else 0.4, point=dots
     )
     means = base.transform_filter(f"datum.seed == '{MEAN}'").mark_line(
-        strokeWidth=2.4, opacity=1 if len(names) <= _NAMED else 0.5, point=dots
-    )
-    layered = alt.layer(seeds, means).add_params(smooth, log, shown)
-    return layered.properties(width="container", height=340)
+        strokeWidth=1.2 if many else 2.4,
+        opacity=alt.ExprRef("shown == '' ? 0.3 : 1") if many else 1, point=dots,
+    )  # fmt: skip
+    layered = alt.layer(seeds, means).add_params(*_controls(names))
+    return _with_data(layered.properties(width="container", height=340), rows, "curves")
 
 
 def histograms(rows: Sequence[Mapping[str, Any]], labels: Mapping[float, str]) -> Any:
@@ -102,9 +82,8 @@ def histograms(rows: Sequence[Mapping[str, Any]], labels: Mapping[float, str]) -
     named = ", ".join(f"'{place:g}': {_quoted(text)}" for place, text in labels.items())
     axis = alt.Axis(values=list(labels), labelExpr=f"({{{named}}})[datum.value]", grid=False)
     share = alt.Tooltip("share:Q", format=".2f")
-    chart = alt.Chart(alt.InlineData(values=rows, name="histograms")).mark_rect()
-    return (
-        chart.transform_filter("datum.group == group")
+    chart = (
+        alt.Chart().mark_rect().transform_filter("datum.group == group")
         .transform_calculate(
             top="datum.place + 1", share="100 * datum.count / datum.scales"
         )
@@ -122,6 +101,44 @@ def histograms(rows: Sequence[Mapping[str, Any]], labels: Mapping[float, str]) -
         .add_params(chosen)
         .properties(width="container", height=320)
     )  # fmt: skip
+    return _with_data(chart, rows, "histograms")
+
+
+def _with_data(chart: Any, rows: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """Give a chart its data last: Altair copies and checks what is in it at every step before."""
+    chart.data = alt.InlineData(values=rows, name=name)
+    return chart
+
+
+def _controls(names: Sequence[str]) -> tuple[alt.Parameter, ...]:
+    """What a reader can set; Vega shows each as a control above the chart."""
+    smooth = alt.binding_range(min=0, max=len(_HALVES), step=1, name="Smoothing")
+    shown = alt.binding_select(options=["", *names], labels=["all", *names], name="Mechanism")
+    return (
+        alt.param(name="smooth", value=0, bind=smooth),
+        alt.param(name="logarithmic", value=False, bind=alt.binding_checkbox(name="Log scale")),
+        alt.param(name="shown", value="", bind=shown),
+    )
+
+
+def _smoothed(baseline: str) -> alt.Chart:
+    """A chart without its data yet, with ``height``, which the controls decide.
+
+    A window's size cannot be set in Vega-Lite, so each that the slider has is computed.
+    """
+    chart = alt.Chart()
+    for place, half in enumerate(_HALVES, start=1):
+        smoothed: Any = {"as": f"smooth {place}"}  # a word of Python's own
+        chart = chart.transform_window(
+            [alt.WindowFieldDef(op="mean", field="value", **smoothed)],
+            frame=[-half, half], groupby=["mechanism", "seed"], sort=[{"field": "epoch"}],
+        )  # fmt: skip
+    chart = chart.transform_filter(
+        f"shown == '' || datum.mechanism == shown || datum.mechanism == {_quoted(baseline)}"
+    )
+    return chart.transform_calculate(
+        shown="smooth == 0 ? datum.value : datum['smooth ' + smooth]"
+    ).transform_calculate(height="logarithmic ? log(datum.shown) / LN10 : datum.shown")
 
 
 def _epochs(rows: Sequence[Mapping[str, Any]]) -> alt.Axis:

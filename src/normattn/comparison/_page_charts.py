@@ -19,6 +19,7 @@ from . import _page_look
 
 STILL_WIDTHS = (430, 720)  # pixels, of a chart in a column and of a wide one
 _STILL_ROWS = 20_000  # of data: above, a still picture is as large as the page may be
+_IDS = re.compile(r"(?<=[\"#])(clip|gradient_)\d+(?=[\")])")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -44,7 +45,8 @@ def specification(name: str, chart: Any, text: str) -> dict[str, Any]:
     Raises:
         InputError: data is named by an address, where the page must need nothing from outside.
     """
-    spec: dict[str, Any] = _plain(chart.to_dict())
+    # Altair would hold every row of the data against the schema, which takes seconds: tests do.
+    spec: dict[str, Any] = _plain(chart.to_dict(validate=False))
     for key in ("$schema", "config", "usermeta"):
         spec.pop(key, None)
     for data in _sources(spec):
@@ -77,9 +79,21 @@ def still(spec: Mapping[str, Any], *, wide: bool) -> str:
     """Return the chart as a picture's address, ``data:`` and all; nothing where it is too large."""
     if sum(len(rows) for rows in _tables(spec)) > _STILL_ROWS:
         return ""
-    fixed = {**_fixed_width(spec, STILL_WIDTHS[wide]), "config": {**_page_look.config(), "background": "white"}}
-    svg = vl_convert.vegalite_to_svg(fixed)
+    # Nothing reads aloud what is inside an image; its words are the image's own.
+    look = {**_page_look.config(), "background": "white", "aria": False}
+    fixed = {**_fixed_width(spec, STILL_WIDTHS[wide]), "config": look}
+    svg = numbered(vl_convert.vegalite_to_svg(fixed))
     return "data:image/svg+xml," + quote(svg, safe=" !$()*+,-./:;=?@[]^_`{|}~")
+
+
+def numbered(svg: str) -> str:
+    """Count the ids of a picture from 0: vl-convert counts on from one picture to the next."""
+    places: dict[str, str] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return places.setdefault(found[0], f"{found[1]}{len(places)}")
+
+    return _IDS.sub(number, svg)
 
 
 def _fixed_width(spec: Mapping[str, Any], pixels: int) -> dict[str, Any]:

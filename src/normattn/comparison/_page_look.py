@@ -51,7 +51,8 @@ def config() -> dict[str, Any]:
     axis = {
         "labelColor": MUTED, "titleColor": MUTED, "gridColor": FAINT, "domainColor": FAINT,
         "tickColor": FAINT, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal",
-        "labelLimit": 150, "titleLimit": 400, "labelPadding": 4, "titlePadding": 8, "labelSeparation": 8, "domain": False,
+        "labelLimit": 150, "titleLimit": 400, "labelPadding": 4, "titlePadding": 8,
+        "labelSeparation": 8, "domain": False,
     }  # fmt: skip
     legend = {
         "labelColor": INK, "titleColor": MUTED, "labelFontSize": 11, "titleFontSize": 11,

@@ -5,6 +5,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from . import charts
 from ._lenient import read_mapping
+from ._page_charts import printable
 from .page import Cell, Chart, Column, Lines, Section, Table
 from .protocol import trial_folder
 from .records import RunRecords
@@ -25,7 +26,9 @@ def gates(records: RunRecords) -> Section:
     found: dict[str, Gates] = {}
     notes: list[str] = []
     for name, folder in _places(records):
-        content = read_mapping(folder / NAME, notes)
+        damaged: list[str] = []
+        content = read_mapping(folder / NAME, damaged)
+        notes += [f"{name}: {line}" for line in damaged]
         try:
             found |= {name: Gates.from_json(content)} if content else {}
         except ConfigError as error:
@@ -58,7 +61,8 @@ def _places(records: RunRecords) -> list[tuple[str, Path]]:
     trials = [
         (trial.name, trial_folder(records.folder, trial.mechanism, trial.seed))
         for trial in records.trials
-        if trial.status != "missing"
+        # A label that no file system can hold has no folder.
+        if trial.status != "missing" and printable(trial.mechanism) == trial.mechanism
     ]
     return [("this run", records.folder), *trials]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from .. import _files
 from . import facts, sections
-from ._page_text import environment as _environment  # noqa: F401 - for pages not yet documents
 from .page import Document, render_markdown, render_page
 from .records import RunRecords, read_run
 from .statistics import Summary, summarise
