@@ -59,12 +59,19 @@ def draw_tradeoff(found: Slimmings) -> Any | None:
         ),
     )
     dashed = alt.condition(alt.datum.criterion == CONTROL, alt.value([5, 4]), alt.value([1, 0]))
-    points = base.mark_point(filled=True, size=70, opacity=1).encode(
-        alt.Shape(
-            "criterion:N",
-            scale=alt.Scale(domain=names, range=shapes),
-            legend=legend,
-        ),
+    start = [{"speedup": 1.0, "accuracy": found.original, "label": "original"}]
+    word = alt.Chart(alt.InlineData(values=start)).mark_text(align="left", dx=8, dy=-8, color=INK)
+    return alt.layer(
+        # From the widest model to the slimmest: a narrower one can be slower than the one before.
+        base.mark_line().encode(alt.Order("fewer:Q"), strokeDash=dashed),
+        _points(base, alt.Scale(domain=names, range=shapes), legend),
+        word.encode(alt.X("speedup:Q"), alt.Y("accuracy:Q"), alt.Text("label:N")),
+    ).properties(width="container", height=300)
+
+
+def _points(base: alt.Chart, shapes: alt.Scale, legend: alt.Legend) -> alt.Chart:
+    return base.mark_point(filled=True, size=70, opacity=1).encode(
+        alt.Shape("criterion:N", scale=shapes, legend=legend),
         tooltip=[
             "criterion:N",
             "target:N",
@@ -73,14 +80,6 @@ def draw_tradeoff(found: Slimmings) -> Any | None:
             alt.Tooltip("accuracy:Q", format=".2f"),
         ],
     )
-    start = [{"speedup": 1.0, "accuracy": found.original, "label": "original"}]
-    word = alt.Chart(alt.InlineData(values=start)).mark_text(align="left", dx=8, dy=-8, color=INK)
-    return alt.layer(
-        # From the widest model to the slimmest: a narrower one can be slower than the one before.
-        base.mark_line().encode(alt.Order("fewer:Q"), strokeDash=dashed),
-        points,
-        word.encode(alt.X("speedup:Q"), alt.Y("accuracy:Q"), alt.Text("label:N")),
-    ).properties(width="container", height=300)
 
 
 def _styles(names: Sequence[str]) -> tuple[list[str], list[str]]:
