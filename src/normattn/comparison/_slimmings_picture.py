@@ -69,7 +69,7 @@ def draw_tradeoff(found: Slimmings) -> Any | None:
     ).properties(width="container", height=300)
 
 
-def _points(base: alt.Chart, shapes: alt.Scale, legend: alt.Legend) -> alt.Chart:
+def _points(base: alt.Chart, shapes: alt.Scale, legend: alt.Legend) -> Any:
     return base.mark_point(filled=True, size=70, opacity=1).encode(
         alt.Shape("criterion:N", scale=shapes, legend=legend),
         tooltip=[
