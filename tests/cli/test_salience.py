@@ -52,9 +52,9 @@ def test_it_prints_a_row_and_a_sentence_a_criterion_and_where_the_page_is(run, a
     assert "12 of 12" in result.stdout
     assert "bn-scale: " in result.stdout
     assert "random: it is the control" in result.stdout
-    assert f"Report: {tmp_path / 'x' / 'salience.md'}" in result.stdout
+    assert f"Report: {tmp_path / 'x' / 'report.html'}" in result.stdout
     assert {path.name for path in (tmp_path / "x").iterdir()} == {
-        ".lock", "salience.json", "salience.md", "salience.svg", "scores"
+        ".lock", "report.html", "salience.json", "salience.md", "salience.svg", "scores"
     }  # fmt: skip
 
 

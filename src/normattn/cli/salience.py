@@ -66,8 +66,9 @@ def salience(
     """Remove channels least salient first, most salient first and at random; compare what is left.
 
     Nothing is fine-tuned. If a criterion knows which channels matter, accuracy falls last in the
-    first order and first in the second. Writes salience.json, salience.md and salience.svg. The
-    same command goes on with a run that was cut short, and adds criteria to a finished one.
+    first order and first in the second. Writes salience.json, report.html, salience.md and
+    salience.svg. The same command goes on with a run that was cut short, and adds criteria to a
+    finished one.
 
     Example: normattn salience runs/nam --data digits --limit 300 --out runs/nam-salience
     """

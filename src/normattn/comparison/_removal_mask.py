@@ -30,7 +30,7 @@ def without(
 
     The channels' convolutions, scales and shifts become zero, so that gates and additions see
     zeros, and so do the weights that read them. This equals the removal of the channels, apart from
-    what `inexact` lists.
+    what `inexact` lists; bottlenecks of attention, which `slim` narrows too, keep their width.
 
     Args:
         model: the model, in its plain form (see `normattn.model.fuse.plain`).
