@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from browsing import opened
-from written_pages import HOSTILE
+from written_pages import HOSTILE, SHOWN
 from written_runs import write_run
 
 from normattn.comparison._inspection_page import Asked, inspection_page
@@ -17,7 +17,7 @@ from normattn.comparison.protocol import trial_folder
 from normattn.comparison.report import write_report
 from normattn.model.gates import Gates, GateSite
 
-SITES = ("layer1.0.gate", HOSTILE[0], HOSTILE[6])
+SITES = ("layer1.0.gate", HOSTILE[0], HOSTILE[4])
 LOW, MEAN, HIGH = 0.46875, 0.5, 0.53125
 WEIGHTS = (0.5, -0.25, 1.5)
 
@@ -107,9 +107,9 @@ def test_every_gate_has_its_range_and_its_weights(shown):
 def test_hostile_classes_are_text(shown):
     table = shown.page.locator("#table-mistakes-0 tbody tr")
     cells = [row.locator("span").all_text_contents() for row in table.all()]
-    assert [cell[1:3] for cell in cells] == [[HOSTILE[i], HOSTILE[i + 1]] for i in range(3)]
+    assert [cell[1:3] for cell in cells] == [[SHOWN[i], SHOWN[i + 1]] for i in range(3)]
     text = shown.page.locator("main").text_content()
-    assert all(name in text for name in (HOSTILE[0], HOSTILE[1], HOSTILE[3], HOSTILE[5]))
+    assert all(name in text for name in (SHOWN[0], SHOWN[1], SHOWN[3], SHOWN[5]))
 
 
 def test_the_gates_of_a_run_are_on_its_own_page(open_page, tmp_path):

@@ -2,9 +2,10 @@
 
 import pytest
 from browsing import opened
-from written_pages import HOSTILE
+from written_pages import SHOWN
 from written_slims import ACCURACY, FRACTIONS, REMOVED, WIDTHS, write_salience, write_slim
 
+from normattn.comparison._page_charts import printable
 from normattn.comparison._removal_records import LEAST, MOST, RANDOM
 from normattn.comparison._removal_report import write_removal
 from normattn.comparison.slimmed_page import write_slimmed
@@ -45,11 +46,12 @@ def test_the_page_opens_on_a_phone_without_error_request_or_anything_run(name, r
 def test_every_layer_has_a_bar_for_its_width_before_and_after(slimmed):
     bars = slimmed.marks("widths", "rect")
     assert len(bars) == 2 * len(WIDTHS)
-    expected = {(n, s): w for n, both in WIDTHS.items() for s, w in zip(SIDES, both, strict=True)}
+    expected = {
+        (printable(name), side): width
+        for name, both in WIDTHS.items()
+        for side, width in zip(("before", "after"), both, strict=True)
+    }
     assert {(bar["layer"], bar["side"]): bar["outputs"] for bar in bars} == expected
-
-
-SIDES = ("before", "after")
 
 
 def test_every_round_has_its_accuracy_before_and_after_fine_tuning(slimmed):
@@ -72,9 +74,9 @@ def test_every_epoch_of_fine_tuning_is_a_point_counted_over_the_rounds(slimmed):
 
 def test_the_tables_hold_every_name_as_text(slimmed, removed):
     groups = slimmed.page.locator("#table-plan tbody th > span").all_text_contents()
-    assert groups == list(HOSTILE)
+    assert groups == list(SHOWN)
     text = removed.page.locator("main").text_content()
-    for name in (HOSTILE[1], HOSTILE[3], HOSTILE[5], HOSTILE[6]):
+    for name in (SHOWN[1], SHOWN[3], SHOWN[5], SHOWN[6]):
         assert name in text
 
 

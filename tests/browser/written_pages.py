@@ -8,6 +8,7 @@ import altair as alt
 from PIL import Image
 
 from normattn.comparison import page
+from normattn.comparison._page_charts import printable
 
 SET = "window.ran=1"  # what no name may ever do
 HOSTILE = (
@@ -22,6 +23,7 @@ HOSTILE = (
     "=1+1",
     "{{ 7 * 7 }} ${7 * 7} $\\frac{1}{2}$",
 )
+SHOWN = tuple(map(printable, HOSTILE))  # as text that a page can hold
 PLAIN = ("none", "se", "nam", "ean(groups=8)")
 
 
