@@ -93,15 +93,15 @@ def test_mistakes_are_the_wrong_predictions_of_highest_probability(look, found, 
         probabilities = build()(look.inputs(batch.images, nn.Conv2d(1, 1, 1))).softmax(1)
     best = probabilities.max(1)
     wrong = [
-        (float(p), int(place))
+        (float(p), int(place), data.classes[guess])
         for p, guess, label, place in zip(
             best.values, best.indices, batch.labels, batch.indices, strict=True
         )
         if guess != label
     ]
     expected = sorted(wrong, reverse=True)[:3]
-    assert [(m.place) for m in found.mistakes] == [place for _, place in expected]
-    assert [m.probability for m in found.mistakes] == pytest.approx([p for p, _ in expected])
+    assert [(m.place, m.predicted) for m in found.mistakes] == [e[1:] for e in expected]
+    assert [m.probability for m in found.mistakes] == pytest.approx([e[0] for e in expected])
     first = found.mistakes[0]
     assert first.truth == data.classes[int(data.val.labels[first.place])] != first.predicted
     assert torch.equal(first.pixels, data.val.images[first.place])

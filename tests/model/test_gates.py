@@ -80,6 +80,10 @@ def test_distinct_values_are_counted_in_each_type():
     assert dict(site.distinct) == {"float32": 1000, "bfloat16": 4, "int8": 6}
 
 
+def test_int8_takes_the_nearest_level():
+    assert only([1.4 / 255, 1.6 / 255, 1.0]).distinct["int8"] == 3
+
+
 def test_saturation_is_the_share_near_0_and_near_1():
     site = only([0.0, 0.049, 0.051, 0.5, 0.949, 0.951, 0.96, 1.0])
     assert (site.below, site.above) == (2 / 8, 3 / 8)
