@@ -20,11 +20,14 @@ from . import _page_look
 STILL_WIDTHS = (430, 720)  # pixels, of a chart in a column and of a wide one
 _STILL_ROWS = 20_000  # of data: above, a still picture is as large as the page may be
 _IDS = re.compile(r"(?<=[\"#])(clip|gradient_)\d+(?=[\")])")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# The fourth and fifth ranges turn the direction of all that follows them.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def printable(text: str) -> str:
-    """Return ``text`` without the characters that HTML, XML and fonts have no place for."""
+    """Return ``text`` without the characters that a page cannot hold, or that turn its direction."""
     return _UNPRINTABLE.sub(" ", text)
 
 

@@ -41,6 +41,7 @@ class _Code(str):
 
 
 def _fenced(text: str) -> _Code:
+    text = printable(text)
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return _Code(f"{fence}\n{text}\n{fence}")

@@ -1,5 +1,6 @@
 """What a comparison's page says first, in words, and its sections. A new one is one function."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from . import _sections_epochs, _sections_gates, charts, facts
@@ -142,8 +143,8 @@ def _costs(summary: Summary) -> Section:
         axes.append((name.replace("_", "-"), f"Error against {axis.lower()}", axis, known))
     found = []
     for name, title, axis, costs in axes:
-        marks = [(costs[r.mechanism], _mark(r.mechanism, e, {})) for r, e in rows
-                 if r.mechanism in costs]  # fmt: skip
+        marks = [(cost, _mark(r.mechanism, e, {})) for r, e in rows
+                 if math.isfinite(cost := costs.get(r.mechanism, math.nan))]  # fmt: skip
         if marks:
             chart = charts.tradeoff(marks, axis, tick=".4~g" if "(ms)" in axis else "~s")
             text = f"{title}: " + _each(
