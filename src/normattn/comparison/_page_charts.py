@@ -27,7 +27,7 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """Return ``text`` without the characters that a page cannot hold, or that turn its direction."""
+    """Return ``text`` without the characters that a page cannot hold or that turn its direction."""
     return _UNPRINTABLE.sub(" ", text)
 
 
