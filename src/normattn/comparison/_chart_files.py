@@ -24,7 +24,7 @@ def as_file(chart: Any, kind: str, scale: float = 2) -> bytes:
         spec["width"] = WIDTH
     spec["config"] = {**_page_look.config(), "background": "white"}
     if kind == "svg":
-        return str(vl_convert.vegalite_to_svg(spec)).encode()
+        return _page_charts.numbered(vl_convert.vegalite_to_svg(spec)).encode()
     return bytes(vl_convert.vegalite_to_png(spec, scale=scale))
 
 
