@@ -9,6 +9,7 @@ from PIL import Image
 
 from normattn.comparison import page
 from normattn.comparison._page_charts import printable
+from normattn.comparison._page_look import ACCENT, BETTER, WORSE
 
 SET = "window.ran=1"  # what no name may ever do
 HOSTILE = (
@@ -95,7 +96,7 @@ def _points(rows: list[dict[str, object]]) -> alt.Chart:
         .encode(
             x=alt.X("error:Q").title("Error (%)"),
             y=alt.Y("name:N").title(None),
-            color=alt.Color("name:N").legend(None),
+            color=alt.Color("name:N").legend(None).scale(range=[ACCENT, BETTER, WORSE]),
             tooltip=["name:N", "error:Q"],
         )
     )
