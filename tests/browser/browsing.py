@@ -13,7 +13,7 @@ INSTALL = "playwright install chromium"
 _ON_PATH = ("chromium", "chromium-browser", "google-chrome")
 _LOCAL = ("file:", "data:", "blob:", "about:")
 DRAWN = "html[data-charts=drawn]"  # what a page says of itself when its charts are there
-_WAIT = 30_000  # ms for a page to load: only a page that never does waits so long
+_WAIT = 120_000  # ms for a page to load, on a machine that is busy: only one that never does waits
 
 
 class NoBrowser(Exception):
