@@ -102,5 +102,5 @@ def draw_areas(rows: Sequence[Row]) -> Any:
     )
     zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=INK)
     return alt.layer(within, bars, zero.encode(alt.X("zero:Q"))).properties(
-        width="container", height=alt.Step(26)
+        width="container", height=26 * max(1, len(found))
     )

@@ -38,7 +38,7 @@ def draw_widths(widths: Mapping[str, Sequence[float]]) -> Any:
     )
     words = base.mark_text(align="left", dx=4, fontSize=10, color=INK).encode(alt.Text("label:N"))
     return alt.layer(bars, words.transform_filter("datum.side === 'before'")).properties(
-        width="container", height=alt.Step(_ROW)
+        width="container", height=_ROW * max(1, len({row["layer"] for row in rows}))
     )
 
 
