@@ -69,7 +69,8 @@ def config() -> dict[str, Any]:
         "legend": legend,
         "header": {"labelColor": INK, "titleColor": MUTED, "labelFontSize": 11, "labelLimit": 200},
         "title": {"color": INK, "fontSize": 13, "anchor": "start"},
-        "mark": {"color": ACCENT},
+        # A chart is described as a whole: a reader aloud has no use for a name a mark.
+        "mark": {"color": ACCENT, "aria": False},
         "text": {"color": INK, "fontSize": 11},
         "rule": {"color": MUTED},
         "range": {
