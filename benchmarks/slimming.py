@@ -96,7 +96,7 @@ def runtime(options: argparse.Namespace, data: ImageData) -> dict[str, Any]:
     sources = {"original": options.artifact, **{path.name: path for path in done}}
     about: dict[str, Any] = {}
     for name, source in sources.items():
-        for kind in kinds(options) if name in ("original", options.int8_of) else ("float",):
+        for kind in kinds(options, name):
             path = folder / f"{name}.{kind}.onnx"
             path.unlink(missing_ok=True)
             if kind == "float":
@@ -114,9 +114,11 @@ def runtime(options: argparse.Namespace, data: ImageData) -> dict[str, Any]:
     return found | header()
 
 
-def kinds(options: argparse.Namespace) -> tuple[str, ...]:
-    """Return the files of the original and of the one that is looked at closely."""
-    folded = ("folded", "folded-int8") if options.tolerance else ()
+def kinds(options: argparse.Namespace, name: str) -> tuple[str, ...]:
+    """Return the files of a model: more of the original, and most of the one looked at closely."""
+    if name not in ("original", options.int8_of):
+        return ("float",)
+    folded = ("folded", "folded-int8") if options.tolerance and name != "original" else ()
     return ("float", "int8", *folded)
 
 
@@ -158,8 +160,12 @@ def main() -> None:
     parser.add_argument("--scratch-epochs", type=int, default=0, help="0 leaves this control out")
     parser.add_argument("--round-to", type=int, default=4)
     parser.add_argument("--skip", default="", help="patterns of layers that keep their channels")
-    parser.add_argument("--tolerance", type=float, default=0, help="of gates that are folded; 0: none")
+    parser.add_argument(
+        "--tolerance", type=float, default=0, help="of gates that are folded; 0: none"
+    )
     parser.add_argument("--int8-of", default="bn-scale-2", help="which one, beside the original")
+    parser.add_argument("--host", default="resnet20", help="what the README calls the model")
+    parser.add_argument("--training", default="", help="how it was trained, for the README")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     options.out = _files.make_folder(options.out or ROOT / "runs" / "slimming-resnet20")
