@@ -69,8 +69,7 @@ def config() -> dict[str, Any]:
         "legend": legend,
         "header": {"labelColor": INK, "titleColor": MUTED, "labelFontSize": 11, "labelLimit": 200},
         "title": {"color": INK, "fontSize": 13, "anchor": "start"},
-        # A chart is described as a whole: a reader aloud has no use for a name a mark.
-        "mark": {"color": ACCENT, "aria": False},
+        "mark": {"color": ACCENT},
         "text": {"color": INK, "fontSize": 11},
         "rule": {"color": MUTED},
         "range": {
