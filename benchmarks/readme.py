@@ -8,14 +8,22 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
+from readme_gates import draw_gates, gates_section
 from readme_kernels import kernels
-from readme_pictures import draw_comparison, draw_kernels, draw_mechanism, pictured, svg
+from readme_pictures import draw_kernels, draw_mechanism, pictured, svg
 from readme_rows import Row, newest
-from readme_slimming import draw_slimming, slimming
+from readme_salience import draw_salience, salience_section
+from readme_slimming import one_slimming, slimming
 
 from normattn.attention import MECHANISMS
 from normattn.comparison import RunRecords, Summary, read_run, summarise
+from normattn.comparison._chart_files import as_file
+from normattn.comparison._slimmings_picture import slimmed_tradeoff
+from normattn.comparison.page import Chart
+from normattn.comparison.report import build_document
+from normattn.comparison.slimmings import read_slimmings
 from normattn.comparison.statistics import ALPHA
 from normattn.comparison.table import columns
 
@@ -24,6 +32,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 RUN = RESULTS / "cifar100-resnet20"
 COSTS = RESULTS / "costs-resnet50-cifar100.jsonl"
 SLIMMING = RESULTS / "slimming-resnet20"
+SLIMMING_56 = RESULTS / "slimming-resnet56"
+SALIENCE = RESULTS / "salience-resnet20"
+GATES = RESULTS / "gates-cifar100.json"
 IMAGES = Path("docs", "images")  # from the README
 
 #: name → (the gate in a line, where it comes from)
@@ -51,21 +62,43 @@ def generated() -> dict[str, str]:
             measured(), {d: path.as_posix() for d, path in kernel_pictures().items()}
         ),
         "speed": speed(),
+        "salience": salience_section(SALIENCE, IMAGES / "salience.svg"),
+        "gates": gates_section(GATES, IMAGES / "gates.svg", IMAGES / "maps.png"),
         "slimming": slimming(SLIMMING, IMAGES / "slimming.svg"),
+        "slimming56": one_slimming(SLIMMING_56),
     }
 
 
 def pictures() -> dict[Path, str]:
-    """Return each generated picture as SVG."""
-    summary = summarise(read_run(RUN))
-    drawn = {
-        IMAGES / "mechanism.svg": draw_mechanism(),
-        IMAGES / "cifar100.svg": draw_comparison(summary),
-        IMAGES / "slimming.svg": draw_slimming(SLIMMING),
-    }
+    """Return each generated picture as SVG: drawn here, or a chart of the pages."""
     groups = newest(measured())
+    drawn = {IMAGES / "mechanism.svg": draw_mechanism()}
     drawn |= {path: draw_kernels(groups[device]) for device, path in kernel_pictures().items()}
-    return {ROOT / path: svg(figure) for path, figure in drawn.items()}
+    return {
+        **{ROOT / path: svg(figure) for path, figure in drawn.items()},
+        **{ROOT / path: as_file(chart, "svg").decode() for path, chart in charts().items()},
+    }
+
+
+def charts() -> dict[Path, Any]:
+    """Return the charts that the pages show of the same records."""
+    records = read_run(RUN)
+    document = build_document(records, summarise(records))
+    known = {
+        item.name: item.chart
+        for section in document.sections
+        for item in section.items
+        if isinstance(item, Chart)
+    }
+    slimmed = slimmed_tradeoff(read_slimmings(SLIMMING))
+    assert slimmed is not None, f"{SLIMMING}: nothing was timed"
+    return {
+        IMAGES / "cifar100.svg": known["errors"],
+        IMAGES / "latency.svg": known["latency-32"],
+        IMAGES / "slimming.svg": slimmed.chart,
+        IMAGES / "salience.svg": draw_salience(SALIENCE),
+        IMAGES / "gates.svg": draw_gates(GATES),
+    }
 
 
 def kernel_pictures() -> dict[str, Path]:
@@ -96,6 +129,8 @@ def comparison(records: RunRecords, summary: Summary) -> str:
         markdown(summary),
         "",
         "![Top-1 error of each mechanism with its interval](docs/images/cifar100.svg)",
+        "",
+        "![Top-1 error against latency](docs/images/latency.svg)",
         "",
         uncorrected(summary),
         "",

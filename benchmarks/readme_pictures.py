@@ -11,8 +11,6 @@ from matplotlib.patches import FancyBboxPatch
 from readme_kernels import PEERS, multiple
 from readme_rows import Group
 
-from normattn.comparison import Summary
-
 INK, MUTED, ACCENT = "#6e7781", "#8c959f", "#3b6fd4"
 #: Whose marks must fit into the kernels' picture whole.
 NEAR = ("normattn", "plain", "floor")
@@ -57,30 +55,6 @@ def draw_mechanism() -> Figure:
     box(68, "ReLU", 8)
     arrow((76, 6.5), (81, 6.5))
     axes.text(52.6, 13, "y = x · gate(x)", color=ACCENT, fontsize=10, va="center")
-    return figure
-
-
-def draw_comparison(summary: Summary) -> Figure:
-    """Draw each mechanism's top-1 error: its interval and its mean, `none` and `half` as lines."""
-    rows = [row for row in summary.rows if row.metrics["top1_error"] is not None]
-    figure = Figure(figsize=(8.2, 0.42 * len(rows) + 0.9), layout="constrained")
-    axes = figure.add_subplot()
-    for place, row in enumerate(rows):
-        estimate = row.metrics["top1_error"]
-        assert estimate is not None
-        color = INK if row.mechanism in summary.baselines else ACCENT
-        if row.mechanism in summary.baselines:
-            axes.axvline(estimate.mean, color=MUTED, lw=0.9, ls=(0, (4, 3)), zorder=0)
-        if estimate.low is not None and estimate.high is not None:
-            axes.plot([estimate.low, estimate.high], [place, place], color=color, lw=2)
-        axes.plot(estimate.mean, place, "o", color=color, ms=7)
-    axes.set_yticks(range(len(rows)), [row.mechanism for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel("top-1 error (%), mean and 95 % interval")
-    axes.tick_params(colors=INK, length=0)
-    axes.xaxis.label.set_color(INK)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(MUTED)
     return figure
 
 

@@ -5,11 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-from readme_pictures import ACCENT, INK, MUTED
-
 Cell = Mapping[str, Any]
 CONTROL = "random"
+#: The files of a model, as `slimming.py` names them, and what a reader is told.
+KINDS = {
+    "float": "float",
+    "folded": "float, gates folded",
+    "int8": "int8",
+    "folded-int8": "int8, gates folded",
+}
+#: What a resnet56 was to reach: times as fast, points of top-1 that this may cost.
+GOALS = ((2.0, 1.0, ("float", "folded")), (6.0, 1.5, ("int8", "folded-int8")))
 #: In the order of the table: the criteria, chance, and the narrow model trained on its own.
 ORDER = ("bn-scale", "nam", "taylor", "magnitude", "gate", CONTROL)
 
@@ -64,6 +70,59 @@ def slimming(run: Path, picture: Path) -> str:
         f"Evidence: [`{place(run)}`]({place(run)}); made by `python benchmarks/slimming.py`.",
     ]
     return "\n".join(lines)
+
+
+def one_slimming(run: Path) -> str:
+    """Return the sentences, the goals and the table of files of a run with a single slimming."""
+    cells, options = read_cells(run), json.loads((run / "run.json").read_text())
+    times = json.loads((run / "runtime.json").read_text())
+    slim = next(cell["slim"] for cell in cells.values() if finished(cell))
+    original, job, asked = slim["original"], slim["job"], options["options"]
+    before = 100 - original["metrics"]["top1_error"]
+    left = slim["result"]["cost"]["paper_macs"] / original["cost"]["paper_macs"]
+    spared = f", {', '.join(f'`{name}`' for name in job['skip'])} spared" if job["skip"] else ""
+    lines = [
+        f"{asked['host']}, {asked['training']}: top-1 accuracy {before:.2f} %. Slimmed by "
+        f"`{job['criterion']}` in one round to {100 * left:.0f} % of its multiply-adds{spared}, "
+        f"then fine-tuned for {epochs(job['recipe'])} with the original as teacher: "
+        f"{before - slim['drop']:.2f} % ({signed(-slim['drop'])}). One seed. A gate is folded "
+        f"where its values on training images stay within {asked['tolerance']:g}.",
+        "",
+        *runtimes(times, cells),
+        *(goal(times, before, before - slim["drop"], *each) for each in GOALS),
+        "",
+        f"Commit {options['commit']}, torch {options['torch']}, {options['device']}, "
+        f"{options['date']}. Evidence: [`{place(run)}`]({place(run)}).",
+    ]
+    return "\n".join(lines)
+
+
+def goal(
+    times: Mapping[str, Any],
+    before: float,
+    after: float,
+    faster: float,
+    points: float,
+    kinds: tuple[str, ...],
+) -> str:
+    """Return whether a file of the slimmed model is fast and good enough, and the best one."""
+    batches = sorted({row["batch"] for row in times["latency"]})
+    found = []
+    for kind in kinds:
+        about = times["files"].get(f"{times['int8_of']}.{kind}")
+        if about is not None:
+            cost = before - (after if about["accuracy"] is None else 100 * about["accuracy"])
+            for batch in batches:
+                file = f"{times['int8_of']}.{kind}"
+                found.append((speedup(times, file, batch), cost, kind, batch))
+    most = f"{points:g} point{'s' * (points != 1)}"
+    what = f"- {faster:g}× as fast for at most {most} of top-1: "
+    met = [each for each in found if each[0] >= faster and each[1] <= points]
+    if not found:
+        return what + "not measured."
+    best, cost, kind, batch = max(met or found)
+    said = "reached" if met else "missed; the fastest file"
+    return f"{what}{said} ({KINDS[kind]}, batch {batch}): {best:.2f}× for {cost:.2f} points."
 
 
 def epochs(how: Mapping[str, Any]) -> str:
@@ -124,42 +183,14 @@ def runtimes(times: Mapping[str, Any], cells: Mapping[tuple[str, float], Cell]) 
     one = next(cell["slim"] for cell in cells.values() if finished(cell))
     errors["original"] = one["original"]["metrics"]["top1_error"]
     for name in ("original", times["int8_of"]):
-        for kind in ("float", "int8"):
+        for kind in KINDS:
             about = times["files"].get(f"{name}.{kind}")
             if about is None:
                 continue
             accuracy = 100 - errors[name] if about["accuracy"] is None else 100 * about["accuracy"]
             faster = [f"{speedup(times, f'{name}.{kind}', batch):.2f}×" for batch in batches]
             size = f"{about['bytes'] / 1e3:.0f}"
-            lines.append(f"| {name}, {kind} | {accuracy:.2f} | {size} | {' | '.join(faster)} |")
+            lines.append(
+                f"| {name}, {KINDS[kind]} | {accuracy:.2f} | {size} | {' | '.join(faster)} |"
+            )
     return [*lines, ""]
-
-
-def draw_slimming(run: Path) -> Figure:
-    """Draw accuracy against measured speedup, a line a criterion."""
-    cells, times = read_cells(run), json.loads((run / "runtime.json").read_text())
-    first = next(cell["slim"] for cell in cells.values() if finished(cell))
-    batch, original = first["job"]["batch"], first["original"]["metrics"]["top1_error"]
-    figure = Figure(figsize=(8.2, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    styles = dict(zip(ORDER, ("-", "-", "--", "-.", ":", "-"), strict=True))
-    for number, name in enumerate(ORDER):
-        points = sorted(
-            measured(cell, f"{name}-{fewer:g}", times)[:2]
-            for (criterion, fewer), cell in cells.items()
-            if criterion == name and finished(cell)
-        )
-        if not points:
-            continue
-        color = {"nam": ACCENT, CONTROL: MUTED}.get(name, INK)
-        xs, ys = zip((1.0, 100 - original), *points, strict=True)
-        axes.plot(xs, ys, styles[name], color=color, marker="osD^v*"[number], ms=5, label=name)
-    axes.set_xlabel(f"measured speedup (ONNX Runtime, batch {batch})")
-    axes.set_ylabel("top-1 accuracy (%)")
-    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
-    axes.tick_params(colors=INK, length=0)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color(MUTED)
-    return figure
