@@ -43,7 +43,11 @@ _SCRIPT = """
 const frame = document.getElementById("report"), line = document.getElementById("line");
 let shown = null, place = 0;
 const back = () => frame.contentWindow.scrollTo(0, place);
-frame.addEventListener("load", () => { back(); setTimeout(back, 400); });  // charts come later
+frame.addEventListener("load", () => {
+  back();
+  const reached = frame.contentWindow.scrollY;  // less than asked for: charts come later
+  setTimeout(() => { if (frame.contentWindow.scrollY === reached) back(); }, 400);
+});
 async function look() {
   try {
     const answer = await fetch("/state", { cache: "no-store" });
